@@ -1,0 +1,159 @@
+"""`corpus STAGE` and `train STAGE`: one shape of command line for all stages."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+from corpus.errors import StageError, UserError
+from corpus.executor import default_workers
+from corpus.params import load
+from corpus.stage import Metrics, Run, Stage, execute, stage_folder
+
+STAGES = {  # in the order of the graph: what each is for, and its module
+    "scrape": ("fetch pages from sites, folders and files", "corpus.scrape.stage"),
+    "clean": ("pages to documents: main text, language, masked personal data", "corpus.clean.stage"),
+    "measure": ("signals of each document: lengths, noise, lexical diversity", "corpus.measure.stage"),
+    "reference": ("an n-gram language model per language from trusted text", "corpus.reference.stage"),
+    "perplexity": ("perplexity of each document under the reference models", "corpus.perplexity.stage"),
+    "dedup": ("find exact and near duplicates, keep the preferred one", "corpus.dedup.stage"),
+    "filter": ("keep documents within the bounds of their language's profile", "corpus.filter.stage"),
+    "split": ("train, validation and test, similar documents together", "corpus.split.stage"),
+    "augment": ("generate variants of train documents", "corpus.augment.stage"),
+    "shard": ("write the corpus as people take it away", "corpus.shard.stage"),
+    "report": ("one offline page with everything that was decided", "corpus.report.stage"),
+}
+MODEL_FREE = [stage for stage in STAGES if stage != "report"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `corpus`. Returns the exit code: 0, 1 for a failed stage, 2 for the user's mistakes."""
+    parser = argparse.ArgumentParser("corpus", description="Build, inspect and export a corpus.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for stage, (purpose, _) in STAGES.items():
+        add_stage_options(commands.add_parser(stage, help=purpose, description=purpose))
+    everything = commands.add_parser("run", help="all stages up to shard at once, without DVC: a dry pass with --limit")
+    add_stage_options(everything, inputs=False)
+    export = commands.add_parser("export", help="write the documents that a stage kept as plain Parquet or JSONL")
+    export.add_argument("stage", choices=[s for s in STAGES if s not in ("scrape", "reference", "report")])
+    export.add_argument("folder", type=Path, help="a new or empty folder")
+    export.add_argument("--dropped", action="store_true", help="also write those it dropped, with their reasons")
+    export.add_argument("--format", choices=["jsonl", "parquet"], default="jsonl")
+    export.add_argument("--data", type=Path, default=Path("data"))
+    init = commands.add_parser("init", help="write a params.yaml and dvc.yaml for your own sources")
+    init.add_argument("sources", nargs="+", help="web addresses, folders of HTML, .jsonl, .parquet or .txt files")
+    init.add_argument("--folder", type=Path, default=Path())
+    options = parser.parse_args(arguments)
+    return guarded(lambda: _dispatch(options))
+
+
+def _dispatch(options: argparse.Namespace) -> None:
+    if options.command == "export":
+        from corpus.export import export_documents
+
+        print(export_documents(options.stage, options.folder, options.format, options.dropped, options.data))
+    elif options.command == "init":
+        from corpus.init import write_project
+
+        print(write_project(options.sources, options.folder))
+    elif options.command == "run":
+        params = load(options.params, options.set)
+        root = options.output or Path("try")
+        for stage in MODEL_FREE:
+            # The limit is for what comes in; later stages work on all that came.
+            limit = options.limit if stage == "scrape" else None
+            data, reports = root / "data", root / "reports"
+            reads = tuple(stage_folder(data, name) for name in stage_module(STAGES[stage][1]).READS)
+            output = stage_folder(data, stage)
+            workers = options.workers or params.workers or default_workers()
+            run = Run(stage, params, reads, output, data, reports, workers=workers, limit=limit)
+            print(summary(run, execute(stage_module(STAGES[stage][1]), run)))
+    else:
+        run_stage(options, options.command, STAGES[options.command][1])
+
+
+def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> None:
+    """The options every stage has."""
+    if inputs:
+        parser.add_argument(
+            "--input", type=Path, nargs="+", metavar="PATH", help="documents, then their annotations; default: data/"
+        )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="a new folder; default: data/STAGE")
+    parser.add_argument("--params", type=Path, metavar="FILE", help="default: params.yaml")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one parameter; repeatable"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one per core")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N documents (of each source in scrape)")
+
+
+def run_stage(options: argparse.Namespace, stage: str, module: str) -> None:
+    """Run one stage as the command line asks and print its summary line."""
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit {options.limit}: name at least one document")
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers {options.workers}: at least one is needed")
+    if options.input and not options.output:
+        raise UserError("--input needs --output: the graph's own folders hold what dvc repro built")
+    params = load(_params_file(options), options.set)
+    code = stage_module(module)
+    data = Path("data")
+    run = Run(
+        stage,
+        params,
+        inputs=tuple(options.input or (stage_folder(data, name) for name in code.READS)),
+        output=options.output or stage_folder(data, stage),
+        reports=None if options.output else Path("reports"),
+        workers=options.workers or params.workers or default_workers(),
+        limit=options.limit,
+    )
+    print(summary(run, execute(code, run)))
+
+
+def _params_file(options: argparse.Namespace) -> Path | None:
+    """params.yaml; its absence is fine for a stage that is given its input."""
+    default = Path("params.yaml")
+    if options.params is None and options.input and not default.exists():
+        return None
+    return cast("Path", options.params or default)
+
+
+def stage_module(name: str) -> Stage:
+    """Import a stage only when it runs: torch and trafilatura take seconds."""
+    return cast("Stage", importlib.import_module(name))
+
+
+def summary(run: Run, metrics: Metrics) -> str:
+    """One line: what came in, what became of it, where it is."""
+    rows = metrics["rows"]
+    parts = [f"{rows['in']:,} in"]
+    if rows["generated"]:
+        parts.append(f"{rows['generated']:,} generated")
+    parts += [f"{rows['kept']:,} kept", f"{rows['dropped']:,} dropped"]
+    reasons = sorted(metrics.get("dropped_by_reason", {}).items(), key=lambda item: -item[1])[:3]
+    named = ", ".join(f"{reason} {count:,}" for reason, count in reasons if count)
+    return f"{run.stage}: {', '.join(parts)}{f' ({named})' if named else ''} → {run.output}"
+
+
+def guarded(action: Callable[[], None]) -> int:
+    """Call the action; turn our errors into one sentence on standard error and an exit code."""
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(".corpusmill/numba").resolve()))
+    try:
+        action()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except StageError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0

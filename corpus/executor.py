@@ -1,0 +1,100 @@
+"""Runs one function over many items: in this process, or in a pool whose killed workers are replaced.
+
+The results are the same whichever runs them; only the order in which they come differs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from corpus.errors import StageError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+RETRIES = 3
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def run_tasks(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Result]]:
+    """Apply a module-level function to each item and yield (item, result) as they finish.
+
+    With one worker or one item everything runs here. A worker killed from outside (out of memory, `kill -9`) costs the
+    items then in flight another try, RETRIES at most; then StageError. What the function itself raises comes through.
+    """
+    if workers <= 1 or len(items) <= 1:
+        for item in items:
+            yield item, function(item)
+        return
+    waiting = deque(range(len(items)))
+    deaths: Counter[int] = Counter()
+    while waiting:
+        suspects: list[int] = []
+        with _one_thread_each(), _pool(min(workers, len(waiting))) as pool:
+            running: dict[Future[Result], int] = {}
+            while (waiting or running) and not suspects:
+                try:
+                    # No more in flight than workers, so that only those can have killed one.
+                    while waiting and len(running) < workers:
+                        running[pool.submit(function, items[waiting[0]])] = waiting[0]
+                        waiting.popleft()
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        result = future.result()
+                        yield items[running.pop(future)], result
+                except BrokenProcessPool:
+                    suspects = list(running.values())
+        for number in suspects:
+            deaths[number] += 1
+            if deaths[number] >= RETRIES:
+                raise StageError(f"a worker died {RETRIES} times over {items[number]}: is there enough memory?")
+        waiting.extend(suspects)
+
+
+def default_workers() -> int:
+    """The processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies: a worker with its stage, a stage with its dvc.
+
+    Otherwise `kill -9` of dvc leaves the stage writing, and the next `dvc repro` starts a second one beside it. Linux
+    only; elsewhere the lock on the output keeps the second one out.
+    """
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died between the two calls
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Never fork: Polars and numba hold threads and locks that a forked child inherits in an unknown state.
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=die_with_parent)
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Workers share the processors between them, so each library in them gets one thread."""
+    names = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,358 @@
+"""params.yaml as typed sections, one a stage. A refusal names the file, the key, the value and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from corpus.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]  # becomes part of file names
+
+
+def _is_regex(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return pattern
+
+
+Regex = Annotated[str, AfterValidator(_is_regex)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: unknown keys are refused, values are fixed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rules(Section):
+    """CSS rules for one site's layout, used by `clean` instead of an extractor."""
+
+    keep: list[str] = []  # selectors of the elements that hold the text
+    drop: list[str] = []  # selectors of what to leave out of them
+    title: str | None = None  # selector of the title
+    drop_text: list[Regex] = []  # matching lines are left out
+
+
+class Source(Section):
+    """Where documents come from; `kind` says what else there is to say."""
+
+    name: Name
+    batch: Annotated[int, Field(ge=0)] = 0  # the import it came with; earlier batches win ties between duplicates
+    licence: str | None = None
+    lang: str | None = None  # set where the language is known; otherwise it is detected
+    rules: Rules | None = None
+
+
+class SiteSource(Source):
+    """A web site, crawled politely from its start pages."""
+
+    kind: Literal["site"]
+    start: list[str]
+    serve: list[str] | None = None  # command that serves the site here while it is crawled; {port} is a free port
+    public_base: str | None = Field(None, alias="as")  # base of the documents' URLs instead of the one crawled
+    allow: list[Regex] = []  # on the path and query; empty: everything
+    deny: list[Regex] = []
+    max_pages: Positive = 10_000
+    max_depth: Annotated[int, Field(ge=0)] = 10
+    max_bytes: Positive = 2_000_000
+    delay_s: Annotated[float, Field(ge=0)] = 1.0  # between two requests to one host; robots.txt may ask for more
+    private_addresses: bool = False  # loopback and private networks; implied for what `serve` serves
+
+
+class HtmlSource(Source):
+    """A folder of saved HTML pages."""
+
+    kind: Literal["html"]
+    path: Path
+    public_base: str | None = Field(None, alias="as")
+    max_bytes: Positive = 2_000_000
+
+
+class RowSource(Source):
+    """Text that already is text: JSONL, Parquet, or plain text files."""
+
+    kind: Literal["jsonl", "parquet", "text"]
+    path: Path  # a file, a folder, or a pattern with *
+    text_field: str = "text"
+    id_field: str | None = None  # a field that names each row for good; otherwise its bytes do
+
+
+AnySource = Annotated[SiteSource | HtmlSource | RowSource, Field(discriminator="kind")]
+
+
+class Scrape(Section):
+    part_mb: Annotated[float, Field(gt=0)] = 64  # size of a part; a new document changes one part only
+    as_of: str = ""  # change it to fetch again: `dvc repro` by itself never does
+    timeout_s: Annotated[float, Field(gt=0)] = 30
+    user_agent: str = "corpusmill"
+
+
+class Clean(Section):
+    extractor: Literal["auto", "trafilatura", "bs4"] = "auto"
+    languages: list[str] = ["en", "zh-Hans", "zh-Hant"]
+    pii: Literal["off", "mask", "drop"] = "mask"
+    timeout_s: Annotated[float, Field(gt=0)] = 20  # a page
+    max_depth: Positive = 500  # nested tags
+
+
+class Measure(Section):
+    mattr_window: Positive = 50
+    noise_pattern: Regex | None = None  # what else counts as noise
+
+
+class Reference(Section):
+    texts: dict[str, list[Path]] = {}  # per language, trusted text: documents between lines of `---`
+    order: dict[str, Annotated[int, Field(ge=2, le=6)]] = {"en": 3, "zh-Hans": 4, "zh-Hant": 4}
+    heldout: Fraction = 0.1  # documents set aside for the quantiles
+
+
+class Perplexity(Section):
+    max_tokens: Positive = 100_000  # of each document; the rest is not scored
+
+
+class Dedup(Section):
+    ngram: Positive = 3
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.6
+    edge_threshold: Annotated[float, Field(gt=0, le=1)] = 0.4
+    num_perm: Positive = 128
+    seed: int = 1
+    min_shingles: Positive = 5
+    prefer: list[str] = ["batch", "-n_chars", "id"]
+
+    @model_validator(mode="after")
+    def _edges_below_threshold(self) -> Dedup:
+        if self.edge_threshold > self.threshold:
+            raise ValueError(f"edge_threshold {self.edge_threshold} is above threshold {self.threshold}")
+        return self
+
+
+class Bound(Section):
+    """Bounds of one signal: absolute, or as percentile (0 to 100) of the corpus or the reference."""
+
+    min: float | None = None
+    max: float | None = None
+    min_percentile: Annotated[float, Field(ge=0, le=100)] | None = None
+    max_percentile: Annotated[float, Field(ge=0, le=100)] | None = None
+    of: Literal["corpus", "reference"] = "corpus"
+
+
+class Filter(Section):
+    profile: dict[str, str] = {"en": "en", "zh-Hans": "zh-Hans", "zh-Hant": "zh-Hant"}
+    bounds: dict[str, dict[str, Bound]] = {}
+
+
+class Split(Section):
+    train: Fraction = 0.7
+    validation: Fraction = 0.1
+    test: Fraction = 0.2
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Split:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test sum to {total:g} instead of 1")
+        return self
+
+
+class BackTranslation(Section):
+    """Two translation models (folders or hub names), there and back."""
+
+    forward: str
+    backward: str
+
+
+class Augment(Section):
+    fraction: Fraction = 0.2  # of the kept train documents
+    swaps: Fraction = 0.05  # of the sentences that change places with their neighbour
+    back_translation: dict[str, BackTranslation] = {}  # by language
+    seed: int = 0
+
+
+class Shard(Section):
+    chunk_tokens: Positive | None = None
+    seed: int = 0
+
+
+class Base(Section):
+    model: str | None = None
+    revision: str | None = None
+    texts: list[Path] = []
+    vocabulary: Positive = 2_048
+    layers: Positive = 2
+    hidden: Positive = 128
+    heads: Positive = 2
+    context: Positive = 256
+    steps: Positive = 400
+    batch_tokens: Positive = 2_048
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
+    seed: int = 0
+
+
+class Pack(Section):
+    length: Positive = 256
+    mixture: dict[str, Annotated[float, Field(ge=0)]] = {}
+    seed: int = 0
+
+
+class Finetune(Section):
+    tokens: Positive = 400_000
+    batch_size: Positive = 8
+    gradient_accumulation: Positive = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    warmup: Fraction = 0.05
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    rank: Positive = 16
+    alpha: Positive = 32
+    dropout: Fraction = 0.0
+    train_embeddings: bool = True
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    evaluations: Positive = 8
+    patience: Positive = 3
+    seed: int = 0
+
+
+class Evaluate(Section):
+    samples: Positive = 8
+    new_tokens: Positive = 48
+    seed: int = 0
+
+
+class Report(Section):
+    samples_per_reason: Positive = 5
+    seed: int = 0
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    sources: list[AnySource] = []
+    workers: Annotated[int, Field(ge=0)] = 0
+    scrape: Scrape = Scrape()
+    clean: Clean = Clean()
+    measure: Measure = Measure()
+    reference: Reference = Reference()
+    perplexity: Perplexity = Perplexity()
+    dedup: Dedup = Dedup()
+    filter: Filter = Filter()
+    split: Split = Split()
+    augment: Augment = Augment()
+    shard: Shard = Shard()
+    base: Base = Base()
+    pack: Pack = Pack()
+    finetune: Finetune = Finetune()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _names_once(self) -> Params:
+        names = [(source.name, source.batch) for source in self.sources]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"two sources are called {name[0]} with batch {name[1]}: give one another name or batch"
+                )
+        return self
+
+
+def load(path: Path | None, overrides: Sequence[str] = ()) -> Params:
+    """Read params.yaml (None: all defaults) and apply `section.key=value` overrides.
+
+    Raises UserError naming the file, the key, the value and what would be right.
+    """
+    tree = {} if path is None else _read_yaml(path)
+    for override in overrides:
+        _apply(tree, override)
+    where = "--set" if path is None else str(path)
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{where}: " + "; ".join(_describe(e) for e in error.errors()[:3])) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: `corpus init` writes one, --params names another") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds no sections: it should have `sources:`, `clean:` and so on at the left margin")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Set one value in the tree, in place.
+
+    >>> tree = {"dedup": {"threshold": 0.6}}
+    >>> _apply(tree, "dedup.threshold=0.8")
+    >>> tree
+    {'dedup': {'threshold': 0.8}}
+    """
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: write it as section.key=value, for example dedup.threshold=0.8")
+    *parents, last = key.split(".")
+    node: Any = tree
+    try:
+        for parent in parents:
+            node = node[int(parent)] if isinstance(node, list) else node.setdefault(parent, {})
+        node[int(last) if isinstance(node, list) else last] = yaml.safe_load(value)
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise UserError(f"--set {override}: there is no such key") from None
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: {value!r} is not a YAML value; put quotes around text") from None
+
+
+def _describe(error: Any) -> str:
+    """One validation error of pydantic as a sentence."""
+    # The location of a source holds its kind as well, which is no key of the file.
+    location = [part for part in error["loc"] if part not in ("site", "html", "jsonl", "parquet", "text")]
+    key = ".".join(map(str, location))
+    if error["type"] == "extra_forbidden":
+        known = _known_names(Params, error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = (
+            f"did you mean {'.'.join([*map(str, location[:-1]), near[0]])}?" if near else f"known: {', '.join(known)}"
+        )
+        return f"{key} is unknown: {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    value = repr(error["input"])
+    return f"{key or 'params'}: {message}" + (f", not {value}" if len(value) < 80 else "")
+
+
+def _known_names(annotation: Any, location: Iterable[str | int]) -> list[str]:
+    """The keys allowed at a place in params: follows the models' annotations down the location."""
+    for key in location:
+        models = _models_in(annotation)
+        named = [model for model in models if key in model.model_fields]
+        if named:
+            annotation = named[0].model_fields[str(key)].annotation
+        elif isinstance(key, str):  # the kind of a source, or the free key of a dict
+            tagged = [
+                m for m in models if "kind" in m.model_fields and key in get_args(m.model_fields["kind"].annotation)
+            ]
+            annotation = tagged[0] if tagged else annotation
+    return [field.alias or name for model in _models_in(annotation)[:1] for name, field in model.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """All section models named anywhere in a type annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]

@@ -1,0 +1,49 @@
+"""Every reason a document can be dropped for: `<stage>.<rule>[.<detail>]`, and what it says to a reader.
+
+Rules of the filter are built from its profile (`filter.<signal>.<min|max>`) and explained there.
+"""
+
+REASONS: dict[str, str] = {
+    "scrape.duplicate_id": "an earlier source or row already brought a document with this id",
+    "scrape.error.fetch": "the page could not be fetched: the detail says why",
+    "scrape.error.status": "the server answered with an error status",
+    "scrape.robots": "robots.txt of the site forbids this page",
+    "scrape.too_large": "the body is larger than the source's max_bytes",
+    "scrape.content_type": "the body is not HTML, XHTML or plain text",
+    "scrape.error.json": "the line is not a JSON object",
+    "scrape.error.encoding": "the line or field is not valid UTF-8",
+    "scrape.error.text": "the text field is missing or not a string",
+    "scrape.error.messages": "the messages are not a list of {role, content}",
+    "clean.empty": "nothing but white space was left",
+    "clean.empty.extractor": "the extractor found no main text in a page that has some",
+    "clean.error.decode": "the bytes are in no encoding we could tell",
+    "clean.error.parse": "the HTML parser failed on this page",
+    "clean.error.timeout": "cleaning took longer than clean.timeout_s",
+    "clean.too_deep": "tags are nested deeper than any real page's",
+    "clean.language": "the language is not among clean.languages",
+    "clean.pii": "personal data was found and clean.pii is drop",
+    "dedup.exact": "the normalised text equals that of a kept document",
+    "dedup.near": "the exact Jaccard similarity to a kept document reaches dedup.threshold",
+    "augment.unchanged": "the generated text equals its parent",
+    "augment.numbers": "numbers or URLs of the parent were lost",
+    "augment.length": "the length differs too much from the parent's",
+    "augment.language": "the generated text is in another language",
+    "augment.duplicate": "the generated text equals a document of the corpus",
+}
+
+
+def explain(reason: str) -> str:
+    """What a reason means, for the report; the rule itself where it is one of the filter's.
+
+    >>> explain("dedup.exact")
+    'the normalised text equals that of a kept document'
+    >>> explain("filter.mattr.min")
+    'mattr is below the bound of the profile'
+    """
+    if reason in REASONS:
+        return REASONS[reason]
+    if reason.startswith("filter.") and reason.endswith((".min", ".max")):
+        signal, side = reason.removeprefix("filter.").rsplit(".", 1)
+        return f"{signal} is {'below' if side == 'min' else 'above'} the bound of the profile"
+    parent = reason.rsplit(".", 1)[0]
+    return REASONS.get(parent, reason)

@@ -1,0 +1,376 @@
+"""What happens around every stage: locks, parts, the content-keyed store, whole outputs, and the conservation law.
+
+A stage is a module with `READS`, the stages whose folders it reads side by side (documents first), and `run(run)`,
+which writes files into `run.output` and returns its metrics. `execute` calls it. A row-wise stage hands a pure function
+from batch to columns to `annotate` and is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+from pydantic import BaseModel
+from tqdm import tqdm
+
+from corpus.documents import aligned_batches, list_parts, open_part, part_writer, to_arrow
+from corpus.errors import StageError, UserError
+from corpus.executor import die_with_parent, run_tasks
+from corpus.params import Params
+
+Metrics = dict[str, Any]
+MARKER = ".stage"  # names the stage in each folder that one wrote; we replace no other folder
+LOCK_SECONDS = 10.0
+
+
+class Stage(Protocol):
+    """What a stage's module offers."""
+
+    READS: tuple[str, ...]
+
+    def run(self, run: Run, /) -> Metrics: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All that a stage is told: what to read, where to write, its parameters, and how many workers it may use."""
+
+    stage: str
+    params: Params
+    inputs: tuple[Path, ...]  # folders or files, documents first, annotations of them after
+    output: Path
+    data: Path = Path("data")  # where the graph's other folders are
+    reports: Path | None = Path("reports")  # None: metrics.json goes into the output
+    home: Path = Path(".corpusmill")
+    workers: int = 1
+    limit: int | None = None
+
+    def folder(self, stage: str) -> Path:
+        """The folder in which another stage left its output."""
+        return stage_folder(self.data, stage)
+
+
+def stage_folder(data: Path, stage: str) -> Path:
+    """Where a stage's output lies; beside the trusted text for `reference`, whose folder git tracks."""
+    return data / "reference" / "model" if stage == "reference" else data / stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The files of one part side by side: documents first, annotations after. A task of a stage."""
+
+    name: str
+    files: tuple[Path, ...]
+    rows: int  # only the first so many rows count (--limit)
+
+    def __str__(self) -> str:
+        return str(self.files[0])
+
+
+# ---- the shell around a stage ----------------------------------------------------------------------------------------
+
+
+def execute(stage: Stage, run: Run) -> Metrics:
+    """Run a stage so that its output appears whole or not at all, check the conservation law, write the metrics.
+
+    Raises UserError for what the user can mend and StageError where the law is broken; the output is then as before.
+    """
+    if "DVC_STAGE" in os.environ:
+        die_with_parent()
+    started = time.perf_counter()
+    with _locked(run.home / "locks" / f"{_digest(str(run.output.resolve()))}.lock", run.output):
+        _refuse_foreign_folder(run.output)
+        partial = run.output.with_name(f".{run.output.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            metrics = stage.run(dataclasses.replace(run, output=partial))
+            check_conservation(run, metrics)
+            (partial / MARKER).write_text(run.stage + "\n")
+            if run.reports is None:
+                write_json(partial / "metrics.json", metrics)
+            _replace_folder(partial, run.output)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        if run.reports is not None:
+            write_json(run.reports / f"{run.stage}.json", metrics)
+            write_json(run.reports / f"{run.stage}.timing.json", _timing(time.perf_counter() - started))
+    return metrics
+
+
+def check_conservation(run: Run, metrics: Metrics) -> None:
+    """in + generated == kept + dropped, and every dropped document has a reason. Raises StageError otherwise."""
+    rows = metrics["rows"]
+    if rows["in"] == 0 and rows["generated"] == 0:
+        read = ", ".join(map(str, run.inputs)) or "the sources in params.yaml"
+        raise UserError(f"{read}: no document to work on; the stage before says in its report what it dropped and why")
+    if rows["in"] + rows["generated"] != rows["kept"] + rows["dropped"]:
+        raise StageError(f"{run.stage} lost documents: {rows}")
+    reasons = sum(metrics.get("dropped_by_reason", {}).values())
+    if reasons < rows["dropped"]:
+        raise StageError(f"{run.stage} dropped {rows['dropped']} documents but gave {reasons} reasons")
+
+
+@contextlib.contextmanager
+def _locked(path: Path, output: Path) -> Iterator[None]:
+    """Hold the lock of an output; wait a little for a run that is just being killed. Raises UserError if it stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(f"{output} is being written by another run: wait for it, or stop it") from None
+                time.sleep(0.1)
+        yield
+
+
+def _refuse_foreign_folder(output: Path) -> None:
+    if output.is_dir() and any(output.iterdir()) and not (output / MARKER).exists():
+        raise UserError(f"{output} holds files that no stage wrote: name a new or empty folder with --output")
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file: --output names a folder")
+
+
+def _replace_folder(new: Path, old: Path) -> None:
+    if old.exists():
+        outdated = old.with_name(f".{old.name}.outdated")
+        shutil.rmtree(outdated, ignore_errors=True)
+        old.rename(outdated)
+        new.rename(old)
+        shutil.rmtree(outdated)
+    else:
+        new.rename(old)
+
+
+def _timing(seconds: float) -> Metrics:
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {
+        "seconds": seconds,
+        "cpu_seconds": own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime,
+        "peak_mb": max(own.ru_maxrss, children.ru_maxrss) / 1024,
+    }
+
+
+# ---- parts and the store ---------------------------------------------------------------------------------------------
+
+
+def side_by_side(run: Run) -> list[Part]:
+    """The parts of the first input, each with the files of the same name in the others; cut to the limit.
+
+    Raises UserError where an annotation is missing.
+    """
+    parts, left = [], run.limit
+    documents = list_parts(run.inputs[0])
+    for document_file in documents:
+        files = [document_file]
+        for folder in run.inputs[1:]:
+            path = folder / document_file.name if folder.is_dir() or len(documents) > 1 else folder
+            if not path.is_file():
+                raise UserError(f"{path} does not exist: run the stage that writes {folder} on the same documents")
+            files.append(path)
+        rows = open_part(document_file).metadata.num_rows
+        if left is not None:
+            rows = min(rows, left)
+            left -= rows
+        if rows or left is None:
+            parts.append(Part(document_file.name, tuple(files), rows))
+    return parts
+
+
+def map_parts(
+    run: Run,
+    parts: Sequence[Part],
+    function: Callable[[Part, Path], Metrics],
+    version: int,
+    *depends_on: BaseModel | str,
+) -> list[Metrics]:
+    """Apply `function(part, folder)` to each part and link the files it wrote there into the output.
+
+    Finished parts come from the store and are not worked on again: their key is the content of the part's files, the
+    stage's version and `depends_on` (its parameters and whatever else decides the result). Returns the metrics by part.
+    """
+    extra = [item.model_dump_json() if isinstance(item, BaseModel) else item for item in depends_on]
+    store = run.home / "parts" / run.stage
+    entries = {
+        part: store / _digest(json.dumps([version, part.name, part.rows, extra, [file_digest(f) for f in part.files]]))
+        for part in parts
+    }
+    todo = [(part, entry) for part, entry in entries.items() if not entry.exists()]
+    work = functools.partial(_fill_entry, function)
+    with tqdm(total=len(parts), initial=len(parts) - len(todo), desc=run.stage, unit="part", disable=None) as bar:
+        for _ in run_tasks(work, todo, run.workers):
+            bar.update()
+    for entry in entries.values():
+        for path in sorted(entry.iterdir()):
+            if path.name != "metrics.json":
+                link(path, run.output / path.name)
+    return [json.loads((entry / "metrics.json").read_text()) for entry in entries.values()]
+
+
+def _fill_entry(function: Callable[[Part, Path], Metrics], task: tuple[Part, Path]) -> None:
+    """Work on a part in a folder of this process's own, which becomes the entry of the store when it is whole."""
+    part, entry = task
+    partial = entry.with_name(f"{entry.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        write_json(partial / "metrics.json", function(part, partial))
+        with contextlib.suppress(OSError):  # another run was faster: its entry has the same bytes
+            partial.rename(entry)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def annotate(
+    run: Run,
+    function: Callable[[pl.DataFrame], pl.DataFrame],
+    version: int,
+    *depends_on: BaseModel | str,
+    metrics: Callable[[pl.DataFrame], Metrics],
+    columns: Sequence[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Metrics:
+    """Run a row-wise stage: a pure, picklable function from a batch to its annotation, over all parts.
+
+    `columns` are what it cannot do without (None: whatever there is), `defaults` stand in for columns that the input
+    may lack. `metrics` counts a batch of documents with their annotation; the counts of all batches are summed.
+    """
+    task = functools.partial(_annotate_part, function, metrics, columns, defaults)
+    return functools.reduce(add_metrics, map_parts(run, side_by_side(run), task, version, *depends_on), {})
+
+
+def _annotate_part(
+    function: Callable[[pl.DataFrame], pl.DataFrame],
+    metrics: Callable[[pl.DataFrame], Metrics],
+    columns: Sequence[str] | None,
+    defaults: Mapping[str, Any] | None,
+    part: Part,
+    folder: Path,
+) -> Metrics:
+    """Annotate one part, batch by batch: memory does not grow with the part."""
+    total: Metrics = {}
+    with contextlib.ExitStack() as stack:
+        writer = None
+        for batch in batches(part, columns, defaults):
+            annotation = function(batch)
+            if not annotation["id"].equals(batch["id"]):
+                raise StageError(f"{part}: the annotation's rows are not the documents' rows")
+            table = to_arrow(annotation)
+            if writer is None:
+                writer = stack.enter_context(part_writer(table.schema, folder / part.name))
+            writer.write_table(table)
+            own = annotation.drop("id")
+            seen = pl.concat([batch.drop(own.columns, strict=False), own], how="horizontal")
+            total = add_metrics(total, metrics(seen))
+    return total
+
+
+def batches(
+    part: Part, columns: Sequence[str] | None = None, defaults: Mapping[str, Any] | None = None
+) -> Iterator[pl.DataFrame]:
+    """The batches of a part, its first `rows` rows. An empty part gives one empty batch, so that columns are known.
+
+    Raises UserError where the files lack one of `columns`; the columns of `defaults` are filled in where they do.
+    """
+    defaults = defaults or {}
+    wanted = None if columns is None else [*columns, *defaults]
+    left, first = part.rows, True
+    for batch in aligned_batches(part.files, wanted):
+        if left <= 0 and not first:
+            return
+        for column in columns or ():
+            if column not in batch.columns:
+                raise UserError(f"{part} has no column `{column}`: add the annotation that has it as a further --input")
+        missing = [pl.lit(value).alias(name) for name, value in defaults.items() if name not in batch.columns]
+        yield batch.with_columns(missing).head(left)
+        left, first = left - batch.height, False
+
+
+# ---- small tools -----------------------------------------------------------------------------------------------------
+
+
+def count_rows(*, rows_in: int, dropped: Mapping[str, int], generated: int = 0) -> Metrics:
+    """Metrics of a stage that counts each dropped document under exactly one reason."""
+    lost = sum(dropped.values())
+    rows = {"in": rows_in, "generated": generated, "kept": rows_in + generated - lost, "dropped": lost}
+    return {"rows": rows, "dropped_by_reason": dict(dropped)}
+
+
+def write_plot(run: Run, name: str, rows: pl.DataFrame) -> None:
+    """Write the data of one of the plots that dvc.yaml names: reports/plots/NAME.csv."""
+    folder = (run.reports or run.output) / "plots"
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{name}.partial"
+    rows.write_csv(partial, float_precision=6)
+    partial.replace(folder / f"{name}.csv")
+
+
+def add_metrics(left: Metrics, right: Metrics) -> Metrics:
+    """Sum two nested dictionaries of numbers, or of lists of numbers (histograms).
+
+    >>> add_metrics({"rows": {"in": 1}, "histogram": [1, 0]}, {"rows": {"in": 2}, "histogram": [0, 3]})
+    {'rows': {'in': 3}, 'histogram': [1, 3]}
+    """
+    total = dict(left)
+    for key, value in right.items():
+        if key not in total:
+            total[key] = value
+        elif isinstance(value, dict):
+            total[key] = add_metrics(total[key], value)
+        elif isinstance(value, list):
+            total[key] = [a + b for a, b in zip(total[key], value, strict=True)]
+        else:
+            total[key] += value
+    return total
+
+
+def link(source: Path, target: Path) -> None:
+    """Make a file appear at a second place without a second copy where the file system can."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people and git: sorted keys, floats rounded to six digits, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(_rounded(value), indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+    partial.replace(path)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE2b of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
