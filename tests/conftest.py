@@ -1,0 +1,90 @@
+"""What tests of more than one package share: a project in a temporary folder, and ways to run it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from corpus.documents import DOCUMENT, document_id, write_table
+
+PROJECT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def write_documents() -> Callable[..., Path]:
+    """Write texts as a Parquet part of documents: `write_documents(path, ["one", "two"], lang="en")`."""
+
+    def write(path: Path, texts: list[str], **columns: object) -> Path:
+        rows = {
+            "id": [document_id(f"{path.name}:{number}:{text}") for number, text in enumerate(texts)],
+            "text": texts,
+            "source": ["test"] * len(texts),
+            "batch": [0] * len(texts),
+        }
+        rows |= {name: value if isinstance(value, list) else [value] * len(texts) for name, value in columns.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = [pa.array(rows.get(f.name, [None] * len(texts)), f.type) for f in DOCUMENT]
+        write_table(pa.Table.from_arrays(arrays, schema=DOCUMENT), path)
+        return path
+
+    return write
+
+
+def copy_project(folder: Path) -> Path:
+    """The files of this project that a clone would have, in another folder."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    folder.mkdir(parents=True)
+    for name in ("corpus", "train", "data/sample"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=ignore)
+    for name in ("reference", "evaluation"):
+        (folder / "data" / name).mkdir()
+        for path in (PROJECT / "data" / name).iterdir():
+            if path.suffix in (".txt", ".jsonl"):
+                shutil.copy(path, folder / "data" / name)
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(PROJECT / name, folder / name)
+    (folder / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(PROJECT / ".dvc" / name, folder / ".dvc" / name)
+    return folder
+
+
+def command(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's commands, or git, in a folder, with the environment's programs first in the path."""
+    done = subprocess.run(
+        words, cwd=folder, env=environment(), capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(words)} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def environment() -> dict[str, str]:
+    """The environment of a user who activated `.venv` and has no network."""
+    git = {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.com"}
+    git |= {"GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@example.com"}
+    return os.environ | git | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """BLAKE2b of every file under a folder, by relative path."""
+    return {
+        str(path.relative_to(folder)): hashlib.blake2b(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def read_rows(path: Path) -> list[dict[str, object]]:
+    """All rows of a Parquet file, for asserting on."""
+    return pl.read_parquet(path).to_dicts()
