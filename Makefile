@@ -1,0 +1,31 @@
+# `make`: from a clone to a corpus, a report and a fine-tuned, evaluated model. `make test`: everything we promise.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: all install test lint clean
+
+all: install
+	dvc repro
+	@corpus verdict
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "corpusmill needs Python 3.11 or later; name one with make PYTHON=...")'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	.venv/bin/python -m corpus.report.plots_template .dvc/offline_plots.html
+	# A downloaded archive has no .git; dvc must be told.
+	test -e .git || .venv/bin/dvc config --local core.no_scm true
+	touch $@
+
+test: install lint
+	pytest
+
+lint: install
+	ruff check
+	ruff format --check
+	mypy
+
+clean:
+	rm -rf .corpusmill data/*/.*.partial
