@@ -1,0 +1,45 @@
+"""Histograms of signals that add up over parts, and the quantiles that metrics show of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def histogram(values: pl.Series) -> dict[str, int]:
+    """How often each value occurs, rounded to two significant digits; nulls are left out. `add_metrics` adds them up.
+
+    >>> histogram(pl.Series([0.8149, 0.811, 0.0, None]))
+    {'0.0': 1, '0.81': 2}
+    """
+    rounded = values.drop_nulls().cast(pl.Float64).round_sig_figs(2)
+    counts = rounded.value_counts(sort=False).sort(rounded.name)
+    return {repr(value): count for value, count in counts.iter_rows()}
+
+
+def quantiles(counts: Mapping[str, int]) -> list[float]:
+    """The 5, 25, 50, 75 and 95 % quantiles of a histogram, each a value that occurs; nothing of nothing.
+
+    >>> quantiles({"10.0": 50, "9.0": 49, "200.0": 1})
+    [9.0, 9.0, 10.0, 10.0, 10.0]
+    """
+    ordered = sorted((float(value), count) for value, count in counts.items())
+    reached = list(itertools.accumulate(count for _, count in ordered))
+    return [
+        next(value for (value, _), sum_to in zip(ordered, reached, strict=True) if sum_to >= share * reached[-1])
+        for share in (QUANTILES if ordered else ())
+    ]
+
+
+def with_quantiles(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics whose `languages.LANGUAGE.signals.SIGNAL` are quantiles instead of histograms."""
+    languages = {
+        language: {**facts, "signals": {signal: quantiles(counts) for signal, counts in facts["signals"].items()}}
+        for language, facts in metrics["languages"].items()
+    }
+    return {**metrics, "languages": languages, "quantiles": list(QUANTILES)}

@@ -1,0 +1,1 @@
+"""Signals of each document: lengths, shares of kinds of characters, noise, repetition, lexical diversity."""

@@ -1,0 +1,32 @@
+"""Function words: what running text of a language is held together by."""
+
+from __future__ import annotations
+
+_ENGLISH = """
+    a about after again all also although always am an and another any are as at be because been before being between
+    both but by can cannot could did do does doing done down during each either else even every few for from get had
+    has have having he her here hers him his how however i if in into is it its itself just less many may me might
+    more most much must my neither never no nor not now of off often on once one only or other our out over own rather
+    same shall she should since so some such than that the their them then there therefore these they this those
+    though through to too two under until up upon us very was we were what when where whether which while who whom
+    whose why will with within without would yet you your don't doesn't didn't isn't aren't wasn't can't won't it's
+    i'm i've you're we're they're that's there's
+"""
+# One character each, as the segmentation has it; simplified and traditional.
+_CHINESE = (
+    "的地得了着著过過是在有和与與或及而且但又也都就才还還再已曾将將把被给給让讓使对對从從向到于於以为為由自因所其之"
+    "这這那哪此每各某谁誰什么麼何怎样樣我你您他她它们們个個一不没沒无無非很更最太可能会會要应應该該须須得来來去上下中里裡"
+    "前后後内內外时時候当當如若则則虽雖然只仅僅并並等吗嗎呢吧啊呀"
+)
+STOP_WORDS = {"en": frozenset(_ENGLISH.split()), "zh": frozenset(_CHINESE)}
+
+
+def stop_words(language: str | None) -> frozenset[str] | None:
+    """The list of a language by the first subtag of its BCP 47 tag; None where there is none, all lists for None.
+
+    >>> "的" in stop_words("zh-Hant"), stop_words("fr"), "the" in stop_words(None)
+    (True, None, True)
+    """
+    if language is None:
+        return frozenset().union(*STOP_WORDS.values())
+    return STOP_WORDS.get(language.split("-")[0])

@@ -1,0 +1,1 @@
+"""How much the reference models are surprised by each document."""

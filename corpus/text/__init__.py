@@ -1,0 +1,1 @@
+"""What several stages do with text: segmentation and the n-gram language model."""
