@@ -1,0 +1,205 @@
+"""`corpus init`: a params.yaml and a dvc.yaml for one's own sources, and what the graph needs beside them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from corpus.errors import UserError
+from corpus.params import Params
+
+TEMPLATES = Path(__file__).parent
+CHECKOUT = TEMPLATES.parent.parent  # where the trusted and pinned texts lie that come with the toolkit
+TEXTS = ("data/reference/en.txt", "data/reference/zh.txt", "data/evaluation/en.jsonl", "data/evaluation/zh.jsonl")
+KINDS = {".html": "html", ".htm": "html", ".jsonl": "jsonl", ".parquet": "parquet", ".txt": "text"}
+IGNORED = {
+    ".gitignore": [".corpusmill/", ".venv/", "reports/*.timing.json", "/try/"],
+    ".dvcignore": [".corpusmill", ".venv"],
+}
+
+
+def write_project(sources: Sequence[str], folder: Path) -> str:
+    """Write params.yaml and dvc.yaml for some sources into a folder; also trusted and pinned texts, if it lacks them.
+
+    A web address becomes a `site`, a folder one source for its pages or for each kind of rows in it, a file or a
+    pattern with `*` a source of its kind; files that are all of their kind in their folder become one pattern. Returns
+    what to print.
+    Raises UserError, before anything is written, where a file is there already or a source is not.
+    """
+    for name in ("params.yaml", "dvc.yaml"):
+        if (folder / name).exists():
+            raise UserError(f"{folder / name} is there already: name a new folder with --folder, or edit the file")
+    entries = [entry for source in gathered(sources) for entry in describe(source, folder)]
+    name_once(entries)
+    Params.model_validate({"sources": entries})
+    template = (TEMPLATES / "params.yaml").read_text("utf-8")
+    inputs = sorted({local_dependency(entry["path"]) for entry in entries if "path" in entry})
+    in_checkout = (folder / "corpus" / "init").is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = provide_texts(folder)
+    for name, lines in IGNORED.items():
+        if not (folder / name).exists():
+            (folder / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    (folder / "params.yaml").write_text(with_sources(template, render(entries)), "utf-8")
+    graph = (TEMPLATES / "dvc.yaml").read_text("utf-8")
+    (folder / "dvc.yaml").write_text(with_dependencies(graph, inputs, code=in_checkout), "utf-8")
+    return next_steps(folder, entries, missing)
+
+
+# ---- from what was named to sources ----------------------------------------------------------------------------------
+
+
+def gathered(sources: Sequence[str]) -> list[str]:
+    """Join files that a shell made out of a pattern: those that are all of their kind in their folder."""
+    result: list[str] = []
+    for source in sources:
+        path = Path(source)
+        pattern = str(path.parent / f"*{path.suffix}")
+        siblings = {str(other) for other in path.parent.glob(f"*{path.suffix}")} if path.is_file() else set()
+        whole = len(siblings) > 1 and siblings <= {str(Path(other)) for other in sources}
+        result.append(pattern if whole else source)
+    return list(dict.fromkeys(result))
+
+
+def describe(source: str, folder: Path) -> list[dict[str, Any]]:
+    """The entries of `sources:` for what was named. Paths are as seen from the project's folder."""
+    if re.match(r"[a-z]+://", source):
+        return [describe_site(source)]
+    path = Path(source)
+    if "*" in source:
+        kinds = sorted({KINDS[found.suffix] for found in path.parent.glob(path.name) if found.suffix in KINDS})
+        if len(kinds) != 1 or path.suffix not in KINDS:
+            raise UserError(f"{source} matches no file of one kind: name for example notes/*.txt")
+        if kinds == ["html"]:
+            raise UserError(f"{source}: pages come by folder, name {path.parent}")
+    elif path.is_dir():
+        kinds = sorted({KINDS[found.suffix] for found in path.rglob("*") if found.suffix in KINDS})
+        kinds = ["html"] if "html" in kinds else kinds  # text beside pages is seldom meant
+        if not kinds:
+            raise UserError(f"{source} holds no {', '.join(KINDS)} file")
+    elif not path.exists():
+        raise UserError(f"{source} does not exist: name a web address, a folder, or a .jsonl, .parquet or .txt file")
+    elif path.suffix not in KINDS or KINDS[path.suffix] == "html":
+        raise UserError(f"{source} is no source: name a web address, a folder, or a .jsonl, .parquet or .txt file")
+    else:
+        kinds = [KINDS[path.suffix]]
+    seen = Path(os.path.relpath(path, folder)).as_posix()
+    stem = path.parent.name if "*" in source else path.stem
+    return [{"name": stem or "source", "kind": kind, "path": seen} for kind in kinds]
+
+
+def describe_site(address: str) -> dict[str, Any]:
+    """A polite crawl of a site, or of the folder of it that the address names.
+
+    >>> describe_site("https://docs.example.org/guide/index.html")["allow"]
+    ['^/guide/']
+    """
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UserError(f"{address} is no web address: write it as https://example.org/folder/")
+    below = (parts.path or "/").rsplit("/", 1)[0] + "/"
+    start = address if parts.path else f"{address}/"
+    site = {"name": parts.hostname.removeprefix("www."), "kind": "site", "start": [start]}
+    return site | {"allow": [f"^{re.escape(below)}"], "delay_s": 1.0, "max_pages": 10_000}
+
+
+def name_once(entries: list[dict[str, Any]]) -> None:
+    """Make the names fit file names and differ, in place.
+
+    >>> entries = [{"name": "docs.example.org"}, {"name": "笔记"}, {"name": "docs example org"}]
+    >>> name_once(entries); [entry["name"] for entry in entries]
+    ['docs_example_org', 'source', 'docs_example_org_2']
+    """
+    taken: set[str] = set()
+    for entry in entries:
+        stem = re.sub(r"[^A-Za-z0-9]+", "_", entry["name"]).strip("_") or "source"
+        number = 1
+        while (name := stem if number == 1 else f"{stem}_{number}") in taken:
+            number += 1
+        taken.add(name)
+        entry["name"] = name
+
+
+# ---- the files -------------------------------------------------------------------------------------------------------
+
+
+def render(entries: list[dict[str, Any]]) -> str:
+    """The sources section as YAML."""
+    return yaml.safe_dump({"sources": entries}, sort_keys=False, allow_unicode=True, width=110)
+
+
+def with_sources(params: str, section: str) -> str:
+    """Replace the section `sources:` of a params.yaml; comments above it stay.
+
+    >>> with_sources("# Where from\\nsources: []\\n\\nworkers: 0\\n", "sources:\\n- name: a\\n")
+    '# Where from\\nsources:\\n- name: a\\n\\nworkers: 0\\n'
+    """
+    return re.sub(r"^sources:.*\n(?:(?:[ \t-].*)?\n)*?(?=\n*^[^ \t\n-])", lambda _: section, params, flags=re.MULTILINE)
+
+
+def with_dependencies(graph: str, inputs: Sequence[str], code: bool) -> str:
+    """Give the stage scrape of a dvc.yaml its inputs; leave out code that is installed and not in this folder.
+
+    >>> with_dependencies("    deps: [corpus/scrape, data/sample]", ["notes", "rows.jsonl"], False)
+    '    deps: [notes, rows.jsonl]'
+    """
+
+    def rewritten(found: re.Match[str]) -> str:
+        names = found[2].split(", ")
+        if "corpus/scrape" in names:
+            names = ["corpus/scrape", *map(yaml_word, inputs)]
+        if not code:
+            names = [name for name in names if not name.startswith(("corpus/", "train/"))]
+        return f"{found[1]}[{', '.join(names)}]"
+
+    return re.sub(r"^( +deps: )\[(.*)\]$", rewritten, graph, flags=re.MULTILINE)
+
+
+def yaml_word(text: str) -> str:
+    """A string as YAML writes it within a list on one line."""
+    return yaml.safe_dump([text], default_flow_style=True, allow_unicode=True, width=10_000).strip()[1:-1]
+
+
+def local_dependency(path: str) -> str:
+    """What DVC watches of a source: the file or folder, and of a pattern its folder."""
+    return str(Path(path).parent) if "*" in path else path
+
+
+def provide_texts(folder: Path) -> list[str]:
+    """Copy the trusted and the pinned texts that the folder lacks. Returns those that are not to be had here."""
+    missing = []
+    for name in TEXTS:
+        if (folder / name).exists():
+            continue
+        if (CHECKOUT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(CHECKOUT / name, folder / name)
+        else:
+            missing.append(name)
+    return missing
+
+
+def next_steps(folder: Path, entries: list[dict[str, Any]], missing: list[str]) -> str:
+    """What was written and what to do now."""
+    go = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
+    lines = [
+        f"Wrote params.yaml and dvc.yaml in {folder.resolve().name} for "
+        + ", ".join(f"{entry['name']} ({entry['kind']})" for entry in entries)
+        + ".",
+        f"  {go}corpus run --limit 1000     a dry pass over the first 1,000 documents of each source, into try/",
+        f"  {go}git init && dvc init && dvc repro     the whole graph, up to the fine-tuned model and reports/",
+        "The language models in data/reference/ and the evaluation sets in data/evaluation/ are general samples:",
+        "put trusted text and questions of your own domain there.",
+    ]
+    if missing:
+        lines.insert(1, f"Still to be written by you: {', '.join(missing)}.")
+    if any(entry["kind"] == "site" for entry in entries):
+        lines.append("Sites are crawled one page a second, within the folder you named; widen `allow` for more.")
+    return "\n".join(lines)

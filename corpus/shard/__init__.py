@@ -1,0 +1,1 @@
+"""The corpus as people take it away: Parquet, JSONL, instruction pairs, a dataset card."""

@@ -1,0 +1,154 @@
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from corpus.augment import stage, swap
+from corpus.documents import DOCUMENT, generated_id, write_table
+from corpus.errors import UserError
+from corpus.params import load
+from corpus.stage import Metrics, Run, execute
+
+EN = "Cats sleep for most of the {0}. Dogs bark when strangers come. Birds sing {0} in the morning. Fish swim in ponds."
+ZH = "猫{0}大多在睡觉。狗见到生人会叫。鸟在{0}的清晨唱歌。鱼在池塘里游。"
+
+
+@pytest.fixture
+def project(tmp_path: Path, write_documents: Callable[..., Path]) -> Path:
+    """Two parts of documents and their split: every fifth dropped, every seventh in test."""
+    for part, text, lang in (("a", EN, "en"), ("b", ZH, "zh-Hans")):
+        name = f"part-{part}-0-00000.parquet"
+        texts = [text.format("甲乙丙丁戊己庚辛壬癸"[n // 10] + "一二三四五六七八九十"[n % 10]) for n in range(60)]
+        documents = pl.read_parquet(write_documents(tmp_path / "data/clean" / name, texts, lang=lang, title="A title"))
+        number = pl.int_range(pl.len())
+        annotation = documents.select(
+            "id",
+            kept=pl.when(number % 5 > 0).then(number % 7 != 3),
+            split=pl.when(number % 5 > 0).then(
+                pl.when(number % 7 == 0).then(pl.lit("test")).otherwise(pl.lit("train"))
+            ),
+        )
+        write_table(annotation.to_arrow(compat_level=pl.CompatLevel.oldest()), _folder(tmp_path / "data/split") / name)
+    return tmp_path
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def augment(project: Path, *settings: str, workers: int = 1, home: str = "home", output: str = "augment") -> Metrics:
+    data = project / "data"
+    run = Run(
+        "augment",
+        load(None, [f"augment.{setting}" for setting in settings]),
+        (data / "clean", data / "split"),
+        data / output,
+        data,
+        reports=project / "reports",
+        home=project / home,
+        workers=workers,
+    )
+    return execute(stage, run)
+
+
+def generated(project: Path, output: str = "augment") -> pl.DataFrame:
+    return pl.concat(pl.read_parquet(path) for path in sorted((project / "data" / output).glob("*.parquet")))
+
+
+def test_variants_of_kept_train_documents_alone(project: Path) -> None:
+    metrics = augment(project, "fraction=0.5")
+    documents = pl.concat(pl.read_parquet(path) for path in sorted((project / "data/clean").glob("*.parquet")))
+    splits = pl.concat(pl.read_parquet(path) for path in sorted((project / "data/split").glob("*.parquet")))
+    rows = generated(project).join(documents, left_on="parent_id", right_on="id", suffix="_parent")
+    rows = rows.join(splits, left_on="parent_id", right_on="id", suffix="_parent_split")
+    assert rows["kept_parent_split"].all() and (rows["split"] == "train").all()
+    assert (rows["lang"] == rows["lang_parent"]).all() and (rows["title"] == "A title").all()
+    assert (rows["text"] != rows["text_parent"]).all()
+    assert all(Counter(a) == Counter(b) for a, b in zip(rows["text"], rows["text_parent"], strict=True))
+    assert rows["id"].to_list() == [generated_id(parent, swap.METHOD, 0) for parent in rows["parent_id"]]
+    drawn = splits.filter(pl.col("kept") & (pl.col("split") == "train")).height
+    assert 0.3 * drawn < rows.height < 0.7 * drawn
+    kept_before = int(splits["kept"].sum())
+    assert metrics["rows"]["in"] == kept_before
+    assert metrics["rows"]["generated"] == rows.height == metrics["by_method"][swap.METHOD]["generated"]
+    assert metrics["rows"]["kept"] == kept_before + int(rows["kept"].sum())
+
+
+def test_parts_have_the_schema_also_when_nothing_is_generated(project: Path) -> None:
+    metrics = augment(project, "fraction=0")
+    assert metrics["rows"]["generated"] == 0
+    for name in ("part-a-0-00000.parquet", "part-b-0-00000.parquet"):
+        assert pa.parquet.read_schema(project / "data/augment" / name).equals(stage.GENERATED)
+    assert stage.GENERATED.names[: len(DOCUMENT.names)] == DOCUMENT.names
+
+
+def test_what_fails_a_gate_is_a_row_with_its_reason(project: Path) -> None:
+    metrics = augment(project, "fraction=1", "swaps=0")
+    rows = generated(project)
+    assert rows.height and not rows["kept"].any()
+    assert rows["reasons"].to_list() == [["augment.unchanged"]] * rows.height
+    assert metrics["dropped_by_reason"] == {"augment.unchanged": rows.height}
+    assert metrics["rows"]["dropped"] == rows.height
+
+
+def test_a_variant_that_another_part_has_already_is_dropped(
+    project: Path, write_documents: Callable[..., Path]
+) -> None:
+    augment(project, "fraction=1")
+    copy = generated(project)["text"][0]
+    name = "part-c-0-00000.parquet"
+    documents = pl.read_parquet(write_documents(project / "data/clean" / name, [copy.upper()], lang="en"))
+    annotation = documents.select("id", kept=pl.lit(None, pl.Boolean), split=pl.lit(None, pl.String))
+    write_table(annotation.to_arrow(compat_level=pl.CompatLevel.oldest()), project / "data/split" / name)
+    assert augment(project, "fraction=1")["dropped_by_reason"] == {"augment.duplicate": 1}
+    assert generated(project)["reasons"][0].to_list() == ["augment.duplicate"]
+
+
+def test_dialogues_are_left_alone(tmp_path: Path, write_documents: Callable[..., Path]) -> None:
+    messages = [[{"role": "user", "content": EN}], None]
+    path = write_documents(tmp_path / "in.parquet", [EN, EN.format("night")], lang="en", messages=messages)
+    run = Run("augment", load(None, ["augment.fraction=1"]), (path,), tmp_path / "out", reports=None, home=tmp_path)
+    assert execute(stage, run)["rows"] == {"in": 2, "generated": 1, "kept": 3, "dropped": 0}
+
+
+def test_a_file_with_only_id_and_text_will_do(tmp_path: Path) -> None:
+    pl.DataFrame({"id": ["1", "2"], "text": [EN, ""]}).write_parquet(tmp_path / "in.parquet")
+    run = Run(
+        "augment",
+        load(None, ["augment.fraction=1"]),
+        (tmp_path / "in.parquet",),
+        tmp_path / "out",
+        reports=None,
+        home=tmp_path / "home",
+    )
+    metrics = execute(stage, run)
+    assert metrics["rows"] == {"in": 2, "generated": 2, "kept": 3, "dropped": 1}
+
+
+def test_the_bytes_do_not_depend_on_workers(project: Path) -> None:
+    augment(project, "fraction=0.5")
+    augment(project, "fraction=0.5", workers=2, home="other", output="again")
+    for path in sorted((project / "data/augment").glob("*.parquet")):
+        assert path.read_bytes() == (project / "data/again" / path.name).read_bytes()
+
+
+def test_golden(project: Path) -> None:
+    augment(project, "fraction=0.5")
+    rows = generated(project).select("id", "text", "kept", "reasons").rows()
+    digest = hashlib.blake2b(repr(rows).encode(), digest_size=8).hexdigest()
+    assert (stage.VERSION, digest) == (1, "d1c9b93d9e490e13"), (
+        "the output changed: on purpose? Then raise VERSION and this digest"
+    )
+
+
+def test_a_model_that_is_not_there_is_named_with_its_key(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"augment\.back_translation\.en\.forward: no-such-folder is neither a folder"):
+        augment(project, "back_translation.en={forward: no-such-folder, backward: no-such-folder}")
+    with pytest.raises(UserError, match=r"forward: .*empty has no \*\.safetensors"):
+        augment(project, f"back_translation.en={{forward: {_folder(project / 'empty')}, backward: x}}")

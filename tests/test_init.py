@@ -1,0 +1,156 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from corpus.cli import main
+from corpus.errors import UserError
+from corpus.init import TEMPLATES, gathered, with_dependencies, with_sources, write_project
+from corpus.params import HtmlSource, Params, RowSource, SiteSource, load
+
+PROJECT = Path(__file__).parent.parent
+
+# Values of the template that are no defaults, because a default names no file of a project.
+NOT_DEFAULT = {"reference.texts.en", "reference.texts.zh-Hans"}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one of everything, as working folder."""
+    for name in (
+        "docs/a.html",
+        "docs/robots.txt",
+        "rows.jsonl",
+        "notes/a.txt",
+        "notes/b.txt",
+        "data.parquet",
+        "odd.doc",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_source_for_each_thing_named(here: Path) -> None:
+    said = write_project(
+        ["http://docs.example.org/guide/", "docs", "rows.jsonl", "notes/a.txt", "notes/b.txt", "data.parquet"], Path()
+    )
+    site, pages, rows, notes, table = load(Path("params.yaml")).sources
+    assert isinstance(site, SiteSource) and site.start == ["http://docs.example.org/guide/"]
+    assert site.allow == ["^/guide/"] and site.delay_s == 1 and site.name == "docs_example_org"
+    assert isinstance(pages, HtmlSource) and pages.path == Path("docs")
+    assert isinstance(rows, RowSource) and (rows.kind, rows.path) == ("jsonl", Path("rows.jsonl"))
+    assert isinstance(notes, RowSource) and (notes.kind, notes.path) == ("text", Path("notes/*.txt"))
+    assert isinstance(table, RowSource) and (table.kind, table.name) == ("parquet", "data")
+    assert "corpus run --limit 1000" in said and "dvc repro" in said
+
+
+def test_the_graph_watches_the_sources_and_no_code_that_is_elsewhere(here: Path) -> None:
+    write_project(["docs", "notes/*.txt", "rows.jsonl"], Path())
+    graph = yaml.safe_load(Path("dvc.yaml").read_text("utf-8"))["stages"]
+    assert graph["scrape"]["deps"] == ["docs", "notes", "rows.jsonl"]
+    own = yaml.safe_load((PROJECT / "dvc.yaml").read_text("utf-8"))["stages"]
+    outputs = {out for stage in own.values() for out in stage.get("outs", []) if isinstance(out, str)}
+    for name, stage in own.items():
+        assert graph[name]["cmd"] == stage["cmd"] and graph[name].get("outs") == stage.get("outs")
+        for dependency in graph[name]["deps"]:
+            # No stage waits for a file that nothing brings.
+            assert dependency in outputs or Path(dependency).exists() or dependency.startswith("reports/"), dependency
+
+
+def test_the_files_lie_where_asked_and_point_at_the_sources(here: Path) -> None:
+    write_project(["rows.jsonl", "https://example.org"], Path("new/project"))
+    rows, site = load(Path("new/project/params.yaml")).sources
+    assert isinstance(rows, RowSource) and rows.path == Path("../../rows.jsonl")
+    assert isinstance(site, SiteSource) and site.start == ["https://example.org/"] and site.allow == ["^/"]
+    assert Path("new/project/data/evaluation/zh.jsonl").exists()
+    assert "cd new/project" in write_project(["docs"], Path("other")).replace("other", "new/project")
+
+
+def test_what_is_there_already_stays(here: Path) -> None:
+    Path("dvc.yaml").write_text("mine")
+    Path(".gitignore").write_text("mine")
+    with pytest.raises(UserError, match=r"dvc\.yaml is there already"):
+        write_project(["docs"], Path())
+    assert Path("dvc.yaml").read_text() == "mine" and not Path("params.yaml").exists()
+    Path("dvc.yaml").unlink()
+    write_project(["docs"], Path())
+    assert Path(".gitignore").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", "nowhere does not exist: name a web address, a folder"),
+        ("odd.doc", r"odd\.doc is no source"),
+        ("empty", r"empty holds no \.html"),
+        ("none/*.txt", r"none/\*\.txt matches no file"),
+        ("ftp://example.org/", "is no web address"),
+        ("docs/*.html", "name docs"),
+    ],
+)
+def test_what_is_no_source_is_refused_before_anything_is_written(here: Path, source: str, message: str) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match=message):
+        write_project(["rows.jsonl", source], Path("out"))
+    assert not Path("out").exists()
+
+
+def test_files_of_a_shells_pattern_come_together_but_a_few_stay_apart(here: Path) -> None:
+    assert gathered(["notes/a.txt", "notes/b.txt", "rows.jsonl"]) == ["notes/*.txt", "rows.jsonl"]
+    Path("notes/c.txt").write_text("x")
+    assert gathered(["notes/a.txt", "notes/b.txt"]) == ["notes/a.txt", "notes/b.txt"]
+
+
+def test_names_differ(here: Path) -> None:
+    Path("more").mkdir()
+    Path("more/rows.jsonl").write_text("x")
+    write_project(["rows.jsonl", "more/rows.jsonl"], Path())
+    assert [source.name for source in load(Path("params.yaml")).sources] == ["rows", "rows_2"]
+
+
+def test_the_command_says_what_to_do_next(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "docs"]) == 0
+    assert "git init && dvc init && dvc repro" in capsys.readouterr().out
+    assert main(["init", "docs"]) == 2
+
+
+# ---- the templates are the project's own files -----------------------------------------------------------------------
+
+
+def test_params_yaml_is_the_template_apart_from_the_sources() -> None:
+    own, template = ((folder / "params.yaml").read_text("utf-8") for folder in (PROJECT, TEMPLATES))
+    assert with_sources(own, "sources: []\n") == template
+
+
+def test_dvc_yaml_is_the_template_apart_from_what_scrape_reads() -> None:
+    own, template = (
+        with_dependencies((folder / "dvc.yaml").read_text("utf-8"), [], code=True) for folder in (PROJECT, TEMPLATES)
+    )
+    assert own == template, "copy dvc.yaml to corpus/init/dvc.yaml"
+
+
+def values(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        for name, value in tree.items():
+            yield from values(value, f"{key}.{name}".lstrip("."))
+    else:
+        yield key, tree
+
+
+def test_every_value_of_the_template_is_the_default() -> None:
+    tree = yaml.safe_load((TEMPLATES / "params.yaml").read_text("utf-8"))
+    read = dict(values(Params.model_validate(tree).model_dump()))
+    default = dict(values(Params().model_dump()))
+    for key, value in values(tree):
+        assert key in NOT_DEFAULT or read[key] == default[key], f"{key}: {value} is not the default {default.get(key)}"
+
+
+def test_the_template_names_every_parameter() -> None:
+    tree = yaml.safe_load((TEMPLATES / "params.yaml").read_text("utf-8"))
+    for section, fields in Params().model_dump().items():
+        missing = set(fields) - set(tree[section]) if isinstance(fields, dict) else set()
+        assert not missing, f"{section} in corpus/init/params.yaml and params.yaml lacks {sorted(missing)}"
