@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     init = commands.add_parser("init", help="write a params.yaml and dvc.yaml for your own sources")
     init.add_argument("sources", nargs="+", help="web addresses, folders of HTML, .jsonl, .parquet or .txt files")
     init.add_argument("--folder", type=Path, default=Path())
+    commands.add_parser("verdict", help="print the scores and where the report is")
     options = parser.parse_args(arguments)
     return guarded(lambda: _dispatch(options))
 
@@ -61,6 +62,10 @@ def _dispatch(options: argparse.Namespace) -> None:
         from corpus.init import write_project
 
         print(write_project(options.sources, options.folder))
+    elif options.command == "verdict":
+        from corpus.report.verdict import verdict
+
+        print(verdict(Path("reports")))
     elif options.command == "run":
         params = load(options.params, options.set)
         root = options.output or Path("try")

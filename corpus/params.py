@@ -16,6 +16,7 @@ from corpus.errors import UserError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]  # becomes part of file names
+Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")]  # BCP 47: en, zh-Hans
 
 
 def _is_regex(pattern: str) -> str:
@@ -68,6 +69,8 @@ class SiteSource(Source):
     max_bytes: Positive = 2_000_000
     delay_s: Annotated[float, Field(ge=0)] = 1.0  # between two requests to one host; robots.txt may ask for more
     private_addresses: bool = False  # loopback and private networks; implied for what `serve` serves
+    scrub: list[Regex] = []  # matches are cut out of each page: what differs between fetches or machines
+    soft_error: Regex | None = None  # a page that matches is an error, though the server answers 200
 
 
 class HtmlSource(Source):
@@ -112,9 +115,9 @@ class Measure(Section):
 
 
 class Reference(Section):
-    texts: dict[str, list[Path]] = {}  # per language, trusted text: documents between lines of `---`
-    order: dict[str, Annotated[int, Field(ge=2, le=6)]] = {"en": 3, "zh-Hans": 4, "zh-Hant": 4}
-    heldout: Fraction = 0.1  # documents set aside for the quantiles
+    texts: dict[Language, list[Path]] = {}  # per language, trusted text: documents between lines of `---`
+    order: dict[Language, Annotated[int, Field(ge=2, le=6)]] = {"en": 3, "zh-Hans": 4, "zh-Hant": 4}  # others: 3
+    heldout: Annotated[float, Field(gt=0, le=0.5)] = 0.1  # of the documents, not trained on: they give the quantiles
 
 
 class Perplexity(Section):
@@ -146,10 +149,17 @@ class Bound(Section):
     max_percentile: Annotated[float, Field(ge=0, le=100)] | None = None
     of: Literal["corpus", "reference"] = "corpus"
 
+    @model_validator(mode="after")
+    def _one_bound_a_side(self) -> Bound:
+        for side in ("min", "max"):
+            if getattr(self, side) is not None and getattr(self, f"{side}_percentile") is not None:
+                raise ValueError(f"name {side} or {side}_percentile, not both")
+        return self
+
 
 class Filter(Section):
-    profile: dict[str, str] = {"en": "en", "zh-Hans": "zh-Hans", "zh-Hant": "zh-Hant"}
-    bounds: dict[str, dict[str, Bound]] = {}
+    profile: dict[str, str] = {"en": "en", "zh-Hans": "zh-Hans", "zh-Hant": "zh-Hant"}  # by language of the documents
+    bounds: dict[str, dict[str, Bound | None]] = {}  # language, signal: replaces that side of the profile's; null: off
 
 
 class Split(Section):
@@ -186,46 +196,53 @@ class Shard(Section):
 
 
 class Base(Section):
-    model: str | None = None
-    revision: str | None = None
-    texts: list[Path] = []
-    vocabulary: Positive = 2_048
+    model: str | None = None  # a folder or a name on the hub; null: a tiny Llama is trained here
+    revision: str | None = None  # of the hub's model
+    texts: list[Path] = []  # for the tiny one: documents between lines of `---`; empty: those of data/reference
+    vocabulary: Annotated[int, Field(ge=300)] = 2_048  # 256 bytes, three markers, and merges
     layers: Positive = 2
     hidden: Positive = 128
     heads: Positive = 2
-    context: Positive = 256
-    steps: Positive = 400
-    batch_tokens: Positive = 2_048
+    context: Annotated[int, Field(ge=8)] = 256
+    steps: Positive = 160
+    batch_tokens: Positive = 2_048  # a step
     learning_rate: Annotated[float, Field(gt=0)] = 5e-3
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _heads_divide_hidden(self) -> Base:
+        if self.hidden % (2 * self.heads):
+            raise ValueError(f"hidden {self.hidden} is not a multiple of 2 x heads {self.heads}")
+        return self
+
 
 class Pack(Section):
-    length: Positive = 256
-    mixture: dict[str, Annotated[float, Field(ge=0)]] = {}
+    length: Annotated[int, Field(ge=8)] = 256  # tokens a row
+    mixture: dict[str, Annotated[float, Field(ge=0)]] = {}  # how often a language's documents are taken; 1 by default
     seed: int = 0
 
 
 class Finetune(Section):
-    tokens: Positive = 400_000
-    batch_size: Positive = 8
+    tokens: Positive = 250_000  # seen in training, so that more data is not more compute
+    batch_size: Positive = 8  # rows
     gradient_accumulation: Positive = 1
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
-    warmup: Fraction = 0.05
+    warmup: Fraction = 0.05  # of the steps
     clip: Annotated[float, Field(gt=0)] = 1.0
     rank: Positive = 16
     alpha: Positive = 32
     dropout: Fraction = 0.0
     train_embeddings: bool = True
     quantization: Literal["none", "int8", "nf4"] = "none"
-    evaluations: Positive = 8
-    patience: Positive = 3
+    evaluations: Positive = 8  # on the validation rows, and checkpoints
+    patience: Positive = 3  # evaluations without a better loss before it stops
     seed: int = 0
 
 
 class Evaluate(Section):
-    samples: Positive = 8
-    new_tokens: Positive = 48
+    samples: Positive = 8  # documents a set to generate for
+    new_tokens: Positive = 48  # generated for each
+    test_documents: Positive = 24  # a language, of the test shard; the pinned sets always count whole
     seed: int = 0
 
 

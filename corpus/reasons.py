@@ -7,6 +7,8 @@ REASONS: dict[str, str] = {
     "scrape.duplicate_id": "an earlier source or row already brought a document with this id",
     "scrape.error.fetch": "the page could not be fetched: the detail says why",
     "scrape.error.status": "the server answered with an error status",
+    "scrape.error.soft": "the page matches the source's soft_error: an error that the server calls a success",
+    "scrape.error.redirect": "the redirects go in circles, or to an address that must not be asked",
     "scrape.robots": "robots.txt of the site forbids this page",
     "scrape.too_large": "the body is larger than the source's max_bytes",
     "scrape.content_type": "the body is not HTML, XHTML or plain text",
@@ -19,16 +21,18 @@ REASONS: dict[str, str] = {
     "clean.error.decode": "the bytes are in no encoding we could tell",
     "clean.error.parse": "the HTML parser failed on this page",
     "clean.error.timeout": "cleaning took longer than clean.timeout_s",
+    "clean.too_large": "the body is larger than any parser takes in its stride",
     "clean.too_deep": "tags are nested deeper than any real page's",
     "clean.language": "the language is not among clean.languages",
     "clean.pii": "personal data was found and clean.pii is drop",
     "dedup.exact": "the normalised text equals that of a kept document",
     "dedup.near": "the exact Jaccard similarity to a kept document reaches dedup.threshold",
     "augment.unchanged": "the generated text equals its parent",
-    "augment.numbers": "numbers or URLs of the parent were lost",
+    "augment.numbers": "numbers, URLs or placeholders of the parent were lost, changed or added",
     "augment.length": "the length differs too much from the parent's",
     "augment.language": "the generated text is in another language",
     "augment.duplicate": "the generated text equals a document of the corpus",
+    "pack.mixture": "pack.mixture takes only a part of its language's documents",
 }
 
 

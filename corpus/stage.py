@@ -113,8 +113,8 @@ def execute(stage: Stage, run: Run) -> Metrics:
 def check_conservation(run: Run, metrics: Metrics) -> None:
     """in + generated == kept + dropped, and every dropped document has a reason. Raises StageError otherwise."""
     rows = metrics["rows"]
-    if rows["in"] == 0 and rows["generated"] == 0:
-        read = ", ".join(map(str, run.inputs)) or "the sources in params.yaml"
+    if run.inputs and rows["in"] == 0:
+        read = " and ".join(map(str, run.inputs))
         raise UserError(f"{read}: no document to work on; the stage before says in its report what it dropped and why")
     if rows["in"] + rows["generated"] != rows["kept"] + rows["dropped"]:
         raise StageError(f"{run.stage} lost documents: {rows}")
@@ -286,7 +286,8 @@ def batches(
 ) -> Iterator[pl.DataFrame]:
     """The batches of a part, its first `rows` rows. An empty part gives one empty batch, so that columns are known.
 
-    Raises UserError where the files lack one of `columns`; the columns of `defaults` are filled in where they do.
+    Raises UserError where the files lack one of `columns` or `text` is no text; the columns of `defaults` are filled in
+    where they lack those.
     """
     defaults = defaults or {}
     wanted = None if columns is None else [*columns, *defaults]
@@ -297,6 +298,8 @@ def batches(
         for column in columns or ():
             if column not in batch.columns:
                 raise UserError(f"{part} has no column `{column}`: add the annotation that has it as a further --input")
+        if batch.schema.get("text", pl.String) not in (pl.String, pl.Null):
+            raise UserError(f"{part}: the column `text` holds {batch.schema['text']}, not text")
         missing = [pl.lit(value).alias(name) for name, value in defaults.items() if name not in batch.columns]
         yield batch.with_columns(missing).head(left)
         left, first = left - batch.height, False
