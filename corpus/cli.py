@@ -67,19 +67,30 @@ def _dispatch(options: argparse.Namespace) -> None:
 
         print(verdict(Path("reports")))
     elif options.command == "run":
-        params = load(options.params, options.set)
-        root = options.output or Path("try")
-        for stage in MODEL_FREE:
-            # The limit is for what comes in; later stages work on all that came.
-            limit = options.limit if stage == "scrape" else None
-            data, reports = root / "data", root / "reports"
-            reads = tuple(stage_folder(data, name) for name in stage_module(STAGES[stage][1]).READS)
-            output = stage_folder(data, stage)
-            workers = options.workers or params.workers or default_workers()
-            run = Run(stage, params, reads, output, data, reports, workers=workers, limit=limit)
-            print(summary(run, execute(stage_module(STAGES[stage][1]), run)))
+        run_model_free_stages(options)
     else:
         run_stage(options, options.command, STAGES[options.command][1])
+
+
+def run_model_free_stages(options: argparse.Namespace) -> None:
+    """Run scrape to shard into a folder of their own, which holds `data/` and `reports/` like a project."""
+    _check_numbers(options)
+    params = load(options.params or Path("params.yaml"), options.set)
+    root = options.output or Path("try")
+    for stage in MODEL_FREE:
+        code = stage_module(STAGES[stage][1])
+        run = Run(
+            stage,
+            params,
+            inputs=tuple(stage_folder(root / "data", name) for name in code.READS),
+            output=stage_folder(root / "data", stage),
+            data=root / "data",
+            reports=root / "reports",
+            workers=options.workers or params.workers or default_workers(),
+            # The limit is for what comes in; later stages work on all that came.
+            limit=options.limit if stage == "scrape" else None,
+        )
+        print(summary(run, execute(code, run)), flush=True)
 
 
 def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> None:
@@ -99,10 +110,7 @@ def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> N
 
 def run_stage(options: argparse.Namespace, stage: str, module: str) -> None:
     """Run one stage as the command line asks and print its summary line."""
-    if options.limit is not None and options.limit < 1:
-        raise UserError(f"--limit {options.limit}: name at least one document")
-    if options.workers is not None and options.workers < 1:
-        raise UserError(f"--workers {options.workers}: at least one is needed")
+    _check_numbers(options)
     if options.input and not options.output:
         raise UserError("--input needs --output: the graph's own folders hold what dvc repro built")
     params = load(_params_file(options), options.set)
@@ -118,6 +126,13 @@ def run_stage(options: argparse.Namespace, stage: str, module: str) -> None:
         limit=options.limit,
     )
     print(summary(run, execute(code, run)))
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit {options.limit}: name at least one document")
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers {options.workers}: at least one is needed")
 
 
 def _params_file(options: argparse.Namespace) -> Path | None:

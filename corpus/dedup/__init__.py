@@ -1,0 +1,1 @@
+"""Finds exact and near duplicates and keeps the preferred document of each cluster."""

@@ -1,0 +1,269 @@
+"""The stage on annotations as the stages before write them."""
+
+import hashlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from corpus.errors import UserError
+from corpus.filter import stage
+from corpus.filter.bounds import corpus_percentile, robust_spread
+from corpus.filter.profile import load_profile
+from corpus.params import Params
+from corpus.stage import Metrics, Run, execute
+
+LANGUAGES = ["en", "zh-Hans", "zh-Hant"]
+GOOD = {  # within all bounds of all profiles
+    "n_words": 100,
+    "mean_word_length": 4.5,
+    "alpha_ratio": 0.85,
+    "han_ratio": 0.8,
+    "digit_ratio": 0.02,
+    "symbol_ratio": 0.01,
+    "uppercase_ratio": 0.02,
+    "punctuation_ratio": 0.1,
+    "noise_ratio": 0.0,
+    "mattr": 0.8,
+    "duplicate_line_ratio": 0.0,
+    "stop_word_ratio": 0.4,
+}
+ROWS = 240
+
+
+def write_project(data: Path, **changes: list[Any]) -> tuple[Path, ...]:
+    """clean, measure, perplexity and dedup in two parts; every eighth document dropped by dedup, none else at fault."""
+    generator = random.Random(4)
+    ids = [hashlib.md5(str(number).encode()).hexdigest() for number in range(ROWS)]
+    lang = changes.pop("lang", [LANGUAGES[number % 3] for number in range(ROWS)])
+    signals = {name: [type(value)(value * (1 + generator.random() / 10)) for _ in ids] for name, value in GOOD.items()}
+    ppl = [None if one == "zh-Hant" else generator.lognormvariate(4, 1) for one in lang]
+    tables = {
+        "clean": {"text": ["nobody reads this"] * ROWS, "lang": lang, "batch": [0] * ROWS},
+        "measure": {**signals, **changes},
+        "perplexity": {"ppl": changes.get("ppl", ppl), "oov_rate": [None if one is None else 0.01 for one in ppl]},
+        "dedup": {"kept": [number % 8 != 7 for number in range(ROWS)], "similarity": [0.5] * ROWS},
+    }
+    for folder, columns in tables.items():
+        (data / folder).mkdir(parents=True)
+        frame = pl.DataFrame({"id": ids, **columns}, strict=False)
+        for number in range(2):
+            frame.slice(number * 150, 150).write_parquet(data / folder / f"part-made-0-{number:05d}.parquet")
+    return tuple(data / folder for folder in tables)
+
+
+def run_filter(data: Path, *inputs: Path, workers: int = 1, **params: Any) -> tuple[pl.DataFrame, Metrics]:
+    settings = Params.model_validate({"filter": params})
+    run = Run("filter", settings, inputs, data / "out", data=data, reports=None, home=data / "home", workers=workers)
+    metrics = execute(stage, run)
+    return pl.read_parquet(data / "out" / "*.parquet"), metrics
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("filter")
+    (folder / "reference" / "model").mkdir(parents=True)
+    quantiles = {"ppl": [float(number) for number in range(1, 100)]}
+    facts = json.dumps({"quantiles": quantiles, "fingerprint": "x"})
+    (folder / "reference" / "model" / "en.json").write_text(facts)
+    write_project(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inputs(data: Path) -> tuple[Path, ...]:
+    return tuple(data / folder for folder in stage.READS)
+
+
+def everything(inputs: tuple[Path, ...]) -> pl.DataFrame:
+    frames = [pl.read_parquet(folder / "*.parquet") for folder in inputs]
+    return pl.concat([frames[0], *(frame.drop("id") for frame in frames[1:])], how="horizontal")
+
+
+def changed(before: pl.DataFrame, after: pl.DataFrame) -> set[str]:
+    return set(before["id"].filter(before["kept"].ne_missing(after["kept"])))
+
+
+def test_good_documents_stay_and_what_dedup_dropped_is_not_judged(data: Path, inputs: tuple[Path, ...]) -> None:
+    result, metrics = run_filter(data, *inputs)
+    assert result["kept"].to_list() == [None if number % 8 == 7 else True for number in range(ROWS)]
+    assert result["reasons"].list.len().sum() == result["margins"].list.len().sum() == 0
+    assert metrics["rows"] == {"in": 210, "generated": 0, "kept": 210, "dropped": 0}
+    assert metrics["languages"] == {language: {"in": 70, "dropped": 0} for language in LANGUAGES}
+
+
+def test_all_failed_rules_are_listed_with_margins(tmp_path: Path) -> None:
+    words = [100 + number % 10 for number in range(ROWS)]
+    words[3], words[5] = 5, 19
+    noise = [0.9 if number == 3 else 0.0 for number in range(ROWS)]
+    result, metrics = run_filter(tmp_path, *write_project(tmp_path, n_words=words, noise_ratio=noise))
+    row = result.row(3, named=True)
+    judged = [word for number, word in enumerate(words) if number % 3 == 0 and number % 8 != 7]
+    spread = 1.4826 * float(np.median(np.abs(np.array(judged) - np.median(judged))))
+    assert row["kept"] is False
+    assert row["reasons"] == ["filter.n_words.min", "filter.noise_ratio.max"]
+    assert row["margins"] == [pytest.approx((5 - 20) / spread), None]  # nearly all noise is 0: it has no spread
+    assert result.row(5, named=True)["reasons"] == ["filter.n_words.min"]
+    assert metrics["dropped_by_reason"] == {"filter.n_words.min": 2}
+    assert metrics["failed_rules"] == {"filter.n_words.min": 2, "filter.noise_ratio.max": 1}
+    assert metrics["languages"]["zh-Hant"] == {"in": 70, "dropped": 1}
+
+
+def test_a_bound_changes_the_rows_it_should_and_no_other(data: Path, inputs: tuple[Path, ...]) -> None:
+    before, _ = run_filter(data, *inputs)
+    after, metrics = run_filter(data, *inputs, bounds={"en": {"n_words": {"min": 105}}})
+    short = everything(inputs).filter((pl.col("lang") == "en") & pl.col("kept") & (pl.col("n_words") < 105))
+    assert changed(before, after) == set(short["id"])
+    assert 0 < short.height < 70
+    assert metrics["bounds"]["en"]["n_words.min"]["bound"] == 105
+    assert metrics["bounds"]["zh-Hans"]["n_words.min"]["bound"] == 20
+
+
+def test_null_switches_a_bound_off(tmp_path: Path) -> None:
+    inputs = write_project(tmp_path, n_words=[1] * ROWS)
+    off = {language: {"n_words": {"min": None}} for language in LANGUAGES}
+    gone = {language: {"n_words": None} for language in LANGUAGES}
+    assert run_filter(tmp_path, *inputs)[1]["rows"]["kept"] == 0
+    assert run_filter(tmp_path, *inputs, bounds=off)[1]["rows"]["dropped"] == 0
+    assert run_filter(tmp_path, *inputs, bounds=gone)[1]["rows"]["dropped"] == 0
+
+
+def test_percentile_of_the_corpus_is_of_the_documents_judged(data: Path, inputs: tuple[Path, ...]) -> None:
+    result, metrics = run_filter(data, *inputs, bounds={"en": {"ppl": {"max_percentile": 80, "min_percentile": 10}}})
+    joined = everything(inputs).filter((pl.col("lang") == "en") & pl.col("kept"))
+    ordered = sorted(joined["ppl"])
+    bounds = metrics["bounds"]["en"]
+    assert bounds["ppl.max"]["from"] == "percentile 80 of the corpus"
+    assert bounds["ppl.max"]["bound"] == ordered[56]  # the 70 values have indices 0 to 69; 55.2 is rounded up
+    assert bounds["ppl.min"]["bound"] == ordered[6]
+    dropped = set(result.filter(~pl.col("kept"))["id"])
+    assert dropped == set(joined.filter((pl.col("ppl") > ordered[56]) | (pl.col("ppl") < ordered[6]))["id"])
+
+
+def test_percentile_of_the_reference(data: Path, inputs: tuple[Path, ...]) -> None:
+    bounds = {language: {"ppl": {"max_percentile": 60.5, "of": "reference"}} for language in LANGUAGES}
+    result, metrics = run_filter(data, *inputs, bounds=bounds)
+    above = everything(inputs).filter((pl.col("lang") == "en") & pl.col("kept") & (pl.col("ppl") > 60.5))
+    assert set(result.filter(~pl.col("kept"))["id"]) == set(above["id"])
+    assert metrics["bounds"]["en"]["ppl.max"]["bound"] == 60.5
+    assert "ppl.max" not in metrics["bounds"]["zh-Hans"]  # it has no reference model
+
+
+def test_signals_without_a_model_pass(data: Path, inputs: tuple[Path, ...]) -> None:
+    result, _ = run_filter(data, *inputs, bounds={language: {"ppl": {"max": 0}} for language in LANGUAGES})
+    joined = everything(inputs).with_columns(decided=result["kept"]).filter("kept")
+    assert set(joined.filter(pl.col("decided"))["lang"]) == {"zh-Hant"}
+
+
+def test_workers_change_no_byte(data: Path, inputs: tuple[Path, ...], tmp_path: Path) -> None:
+    bounds = {"en": {"ppl": {"max_percentile": 80}}, "zh-Hans": {"n_words": {"min": 104}}}
+    run_filter(data, *inputs, bounds=bounds)
+    one = {path.name: path.read_bytes() for path in sorted((data / "out").iterdir())}
+    run = Run("filter", Params.model_validate({"filter": {"bounds": bounds}}), inputs, tmp_path / "out", data=data)
+    execute(stage, Run(**{**vars(run), "reports": None, "home": tmp_path / "home", "workers": 2}))
+    assert {path.name: path.read_bytes() for path in sorted((tmp_path / "out").iterdir())} == one
+
+
+def test_bounds_and_where_they_come_from_are_in_the_metrics(data: Path, inputs: tuple[Path, ...]) -> None:
+    _, metrics = run_filter(data, *inputs, bounds={"en": {"mattr": {"min": 0.2}}})
+    facts = metrics["bounds"]["en"]
+    assert list(facts)[:3] == ["n_words.min", "mean_word_length.min", "mean_word_length.max"]
+    assert facts["n_words.min"]["why"] == load_profile("en", "en").rules["n_words"].why
+    assert facts["mattr.min"]["why"] == "set in params: filter.bounds"
+    assert facts["mattr.min"]["from"] == "absolute"
+    assert facts["mattr.min"]["spread"] > 0
+
+
+def test_a_column_of_languages_is_not_needed_for_one(tmp_path: Path) -> None:
+    inputs = write_project(tmp_path)
+    plain = tmp_path / "plain.parquet"
+    frame = everything(inputs).drop("lang", "kept", "text")
+    frame.write_parquet(plain)
+    result, _ = run_filter(tmp_path, plain, profile={"en": "en"})
+    assert result["kept"].to_list().count(True) >= ROWS - 2
+    with pytest.raises(UserError, match="has no column `lang`"):
+        run_filter(tmp_path, plain)
+
+
+def test_a_document_dropped_before_has_no_say_in_percentiles(tmp_path: Path) -> None:
+    ppl = [1e9 if number % 8 == 7 else 10.0 + number for number in range(ROWS)]
+    _, metrics = run_filter(tmp_path, *write_project(tmp_path, ppl=ppl))
+    assert all(own["ppl.max"]["bound"] < 300 for own in metrics["bounds"].values())
+
+
+# ---- mistakes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"bounds": {"en": {"n_word": {"min": 5}}}}, "did you mean n_words"),
+        ({"bounds": {"fr": {"n_words": {"min": 5}}}}, "filter.bounds.fr: filter.profile has no profile"),
+        ({"profile": {"en": "eng"}}, "did you mean en"),
+        ({"profile": {"en": "en", "zh-Hans": "zh-Hans"}}, "filter.profile.zh-Hant is missing"),
+        (
+            {"bounds": {"en": {"ppl": {"max_percentile": 99.5, "of": "reference"}}}},
+            "filter.bounds.en.ppl.max_percentile: percentiles of the reference go from 1 to 99, not 99.5",
+        ),
+    ],
+)
+def test_mistakes_are_named(data: Path, inputs: tuple[Path, ...], params: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        run_filter(data, *inputs, **params)
+    assert message in str(error.value)
+
+
+def test_a_missing_reference_is_named(tmp_path: Path) -> None:
+    inputs = write_project(tmp_path)
+    with pytest.raises(UserError, match=r"filter\.bounds\.en\.ppl is a percentile of the reference"):
+        run_filter(tmp_path, *inputs, bounds={"en": {"ppl": {"max_percentile": 90, "of": "reference"}}})
+
+
+def test_documents_without_a_language_are_named(tmp_path: Path) -> None:
+    inputs = write_project(tmp_path, lang=[None, *["en"] * (ROWS - 1)])
+    with pytest.raises(UserError, match="documents without `lang`"):
+        run_filter(tmp_path, *inputs)
+
+
+def test_missing_signals_are_named(data: Path, inputs: tuple[Path, ...]) -> None:
+    with pytest.raises(UserError, match=r"no input has a signal `oov_rate`.*add the annotation"):
+        run_filter(data, inputs[0], inputs[1], inputs[3])
+
+
+def test_a_truncated_annotation_is_refused(tmp_path: Path) -> None:
+    inputs = write_project(tmp_path)
+    part = inputs[1] / "part-made-0-00001.parquet"
+    part.write_bytes(part.read_bytes()[:-50])
+    with pytest.raises(UserError, match="is not a whole Parquet file"):
+        run_filter(tmp_path, *inputs)
+
+
+# ---- statistics ------------------------------------------------------------------------------------------------------
+
+
+def test_percentiles_leave_no_more_outside_than_they_say() -> None:
+    generator = random.Random(1)
+    for size in (1, 2, 7, 99, 100, 101, 250):
+        values = pl.Series([generator.random() for _ in range(size)])
+        for percentile in (0, 1, 5, 50, 95, 99, 100):
+            upper = corpus_percentile(values, percentile, "max")
+            lower = corpus_percentile(values, percentile, "min")
+            assert (values > upper).sum() <= size * (100 - percentile) / 100
+            assert (values < lower).sum() <= size * percentile / 100
+
+
+def test_what_has_no_values_has_no_bound_and_no_spread() -> None:
+    nothing = pl.Series([], dtype=pl.Float64)
+    assert corpus_percentile(nothing, 99, "max") is None
+    assert robust_spread(nothing) is None
+
+
+def test_golden(data: Path, inputs: tuple[Path, ...]) -> None:
+    bounds = {"en": {"n_words": {"min": 104}, "mattr": {"max": 0.82}}, "zh-Hans": {"n_words": {"max_percentile": 90}}}
+    result, _ = run_filter(data, *inputs, bounds=bounds)
+    digest = hashlib.blake2b(json.dumps(result.rows()).encode(), digest_size=8).hexdigest()
+    assert (stage.VERSION, digest) == (1, "aeb07260702cb137"), "filter's output changed: if on purpose, raise VERSION"
