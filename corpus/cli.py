@@ -28,7 +28,6 @@ STAGES = {  # in the order of the graph: what each is for, and its module
     "shard": ("write the corpus as people take it away", "corpus.shard.stage"),
     "report": ("one offline page with everything that was decided", "corpus.report.stage"),
 }
-MODEL_FREE = [stage for stage in STAGES if stage != "report"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, (purpose, _) in STAGES.items():
         add_stage_options(commands.add_parser(stage, help=purpose, description=purpose))
-    everything = commands.add_parser("run", help="all stages up to shard at once, without DVC: a dry pass with --limit")
+    everything = commands.add_parser("run", help="all these stages at once, without DVC and models: a dry pass with --limit")
     add_stage_options(everything, inputs=False)
     export = commands.add_parser("export", help="write the documents that a stage kept as plain Parquet or JSONL")
     export.add_argument("stage", choices=[s for s in STAGES if s not in ("scrape", "reference", "report")])
@@ -67,17 +66,17 @@ def _dispatch(options: argparse.Namespace) -> None:
 
         print(verdict(Path("reports")))
     elif options.command == "run":
-        run_model_free_stages(options)
+        run_all_stages(options)
     else:
         run_stage(options, options.command, STAGES[options.command][1])
 
 
-def run_model_free_stages(options: argparse.Namespace) -> None:
-    """Run scrape to shard into a folder of their own, which holds `data/` and `reports/` like a project."""
+def run_all_stages(options: argparse.Namespace) -> None:
+    """Run all stages into a folder of their own, which holds `data/` and `reports/` like a project."""
     _check_numbers(options)
     params = load(options.params or Path("params.yaml"), options.set)
     root = options.output or Path("try")
-    for stage in MODEL_FREE:
+    for stage in STAGES:
         code = stage_module(STAGES[stage][1])
         run = Run(
             stage,

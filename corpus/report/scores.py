@@ -1,0 +1,185 @@
+"""Who won: base, adapter and control on every evaluation set, said in a sentence; and the curves of the training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from corpus.report.charts import place, polyline, ticks
+
+MODELS = ("base", "adapted", "control")
+NAMES = {"base": "base", "adapted": "adapter", "control": "control"}
+LESS_IS_BETTER = ("bits_per_byte", "perplexity")
+WIDTH, HEIGHT = 640.0, 200.0
+SAMPLES_PER_SET = 3
+PROMPT_CHARS = 300  # the end of a prompt is what the models go on from
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One score of one set for all models."""
+
+    metric: str
+    less_is_better: bool
+    values: dict[str, float]
+    best: str | None  # None where two are equal
+
+
+@dataclasses.dataclass(frozen=True)
+class SetScores:
+    """The scores of one evaluation set."""
+
+    name: str
+    fingerprint: str
+    bits: dict[str, float]  # per byte, by model
+    rows: list[Row]
+    winner: str | None
+    sentence: str
+
+
+def set_scores(sets: Mapping[str, Mapping[str, Any]]) -> list[SetScores]:
+    """The scores by set, as reports/evaluate.json has them; the winner needs the fewest bits per byte."""
+    found = []
+    for name, one in sets.items():
+        scores = {model: one[model] for model in MODELS}
+        rows = [
+            _row(metric, {model: scores[model][metric] for model in MODELS})
+            for metric in sorted(scores["base"], key=lambda metric: (metric not in LESS_IS_BETTER, metric))
+        ]
+        bits = {model: scores[model]["bits_per_byte"] for model in MODELS}
+        found.append(SetScores(name, one["fingerprint"], bits, rows, _best(bits, less=True), _sentence(bits)))
+    return found
+
+
+def _row(metric: str, values: dict[str, float]) -> Row:
+    less = metric in LESS_IS_BETTER
+    return Row(metric, less, values, _best(values, less))
+
+
+def _best(values: Mapping[str, float], less: bool) -> str | None:
+    """The best model, None where two are equal as shown.
+
+    >>> _best({"base": 2.0, "adapted": 1.0, "control": 1.5}, less=True)
+    'adapted'
+    >>> _best({"base": 1.0, "adapted": 1.0001, "control": 1.5}, less=True) is None
+    True
+    """
+    ranked = sorted(values, key=lambda model: values[model] if less else -values[model])
+    return None if f"{values[ranked[0]]:.3f}" == f"{values[ranked[1]]:.3f}" else ranked[0]
+
+
+def _sentence(bits: Mapping[str, float]) -> str:
+    """Who won, and by how much.
+
+    >>> _sentence({"base": 2.5, "adapted": 2.0, "control": 1.9})[:75]
+    'The control wins: 1.900 bits per byte, 5.0 % fewer than the adapter (2.000)'
+    >>> _sentence({"base": 2.5, "adapted": 2.0, "control": 2.0})
+    'A draw: the adapter and the control both need 2.000 bits per byte.'
+    """
+    first, *rest = sorted(MODELS, key=lambda model: bits[model])
+    if _best(bits, less=True) is None:
+        return f"A draw: the {NAMES[first]} and the {NAMES[rest[0]]} both need {bits[first]:.3f} bits per byte."
+    others = " and ".join(
+        f"{100 * (1 - bits[first] / bits[model]):.1f} % fewer than the {NAMES[model]} ({bits[model]:.3f})"
+        for model in rest
+    )
+    return f"The {NAMES[first]} wins: {bits[first]:.3f} bits per byte, {others}."
+
+
+def headline(found: Sequence[SetScores]) -> str:
+    """Who is ahead over all sets, the adapter or its control, and who needs the fewest bits per byte where."""
+    if not found:
+        return "No model was evaluated yet."
+    duels = [_best({model: one.bits[model] for model in ("adapted", "control")}, less=True) for one in found]
+    adapter, control = duels.count("adapted"), duels.count("control")
+    if adapter == control:
+        duel = f"Adapter and control are level, {adapter} sets each."
+    elif adapter > control:
+        duel = f"The adapter beats the control, {adapter} sets to {control}."
+    else:
+        duel = f"The control beats the adapter, {control} sets to {adapter}."
+    wins = {
+        NAMES[model]: [one.name for one in found if one.winner == model] for model in ("adapted", "control", "base")
+    }
+    best = [f"the {name} on {_listed(names)}" for name, names in wins.items() if names]
+    draws = [one.name for one in found if one.winner is None]
+    best += [f"a draw on {_listed(draws)}"] if draws else []
+    return f"{duel} Fewest bits per byte: {', '.join(best)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+# ---- curves ----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A line of the chart, in pixels."""
+
+    model: str
+    kind: str  # train or validation
+    points: str
+    last: float
+    low: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LossChart:
+    """Loss by step, of the adapter and of the control."""
+
+    curves: list[Curve]
+    x_ticks: list[tuple[float, float]]  # pixels, value
+    y_ticks: list[tuple[float, float]]
+
+
+def loss_chart(path: Path) -> LossChart | None:
+    """The curves of reports/plots/loss.csv (step, adapter, train_loss, validation_loss); None where there are none."""
+    if not path.exists():
+        return None
+    losses = ["train_loss", "validation_loss"]
+    log = pl.read_csv(path, schema_overrides=dict.fromkeys(losses, pl.Float64)).unpivot(
+        losses, index=["step", "adapter"], variable_name="kind", value_name="loss"
+    )
+    log = log.drop_nulls("loss").filter(pl.col("loss").is_finite())
+    if log.is_empty():
+        return None
+    steps, values = log["step"].to_list(), log["loss"].to_list()
+    right, low, high = max(steps), min(values), max(values)
+    curves = []
+    for model in MODELS[1:]:
+        for kind in losses:
+            own = log.filter((pl.col("adapter") == model) & (pl.col("kind") == kind)).sort("step")
+            if own.height:
+                points = [
+                    (place(step, 0, right, WIDTH), HEIGHT - place(loss, low, high, HEIGHT))
+                    for step, loss in own.select("step", "loss").iter_rows()
+                ]
+                own_losses = own["loss"].to_list()
+                curves.append(
+                    Curve(model, kind.removesuffix("_loss"), polyline(points), own_losses[-1], min(own_losses))
+                )
+    return LossChart(
+        curves,
+        [(place(tick, 0, right, WIDTH), tick) for tick in ticks(0, right)],
+        [(round(HEIGHT - place(tick, low, high, HEIGHT), 1), tick) for tick in ticks(low, high, 4)],
+    )
+
+
+def generated_samples(path: Path, per_set: int = SAMPLES_PER_SET) -> dict[str, list[dict[str, str]]]:
+    """By set, the first few rows of data/evaluate/samples.jsonl: id, prompt, reference and the models' texts."""
+    found: dict[str, list[dict[str, str]]] = {}
+    if path.exists():
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                own = found.setdefault(row["set"], [])
+                if len(own) < per_set:
+                    own.append(row | {"prompt": row["prompt"][-PROMPT_CHARS:]})
+    return found

@@ -1,0 +1,142 @@
+"""One pass over the annotations, in flat memory: documents by language and source, and histograms of signals."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from corpus.documents import aligned_batches, list_parts
+
+MEASURING = ("measure", "perplexity")  # stages whose annotations are signals
+DECIDING = ("dedup", "filter")  # stages whose annotations have `kept`, read here as `<stage>_kept`
+GROUPS = ["lang", "source"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """The fixed fine bins in which a signal is counted, so that parts can be added up; logarithmic or linear."""
+
+    log: bool
+    low: float
+    high: float
+    bins: int
+
+    def edge(self, number: int) -> float:
+        """The lower edge of a bin, in the signal's unit.
+
+        >>> Scale(False, 0, 1, 200).edge(50), Scale(True, 1, 1e8, 800).edge(200)
+        (0.25, 100.0)
+        """
+        share = number / self.bins
+        if self.log:
+            return float(f"{10 ** (math.log10(self.low) + share * math.log10(self.high / self.low)):.6g}")
+        return float(f"{self.low + share * (self.high - self.low):.6g}")
+
+    def position(self, value: float) -> float:
+        """Where a value lies, in bins from the left.
+
+        >>> Scale(False, 0, 1, 200).position(0.25)
+        50.0
+        """
+        value = min(max(value, self.low), self.high)
+        if self.log:
+            return math.log10(value / self.low) / math.log10(self.high / self.low) * self.bins
+        return (value - self.low) / (self.high - self.low) * self.bins
+
+    def bin(self, values: pl.Expr) -> pl.Expr:
+        """`position` as an expression, rounded down to a bin's number."""
+        values = values.cast(pl.Float64).clip(self.low, self.high)
+        share = (
+            (values / self.low).log10() / math.log10(self.high / self.low)
+            if self.log
+            else (values - self.low) / (self.high - self.low)
+        )
+        # The small addition keeps a value on a bin's edge in that bin on every processor.
+        return (share * self.bins + 1e-9).floor().clip(0, self.bins - 1).cast(pl.Int32)
+
+
+def scale_of(signal: str) -> Scale:
+    """Counts and perplexities on a logarithmic scale, rates from 0 to 1, the rest from -10 to 10."""
+    if signal.startswith(("n_", "ppl")) or signal.endswith("tokens"):
+        return Scale(True, 1, 1e8, 800)
+    if signal.endswith(("_ratio", "_rate", "ttr")):
+        return Scale(False, 0, 1, 1000)
+    if signal == "mean_word_length":
+        return Scale(False, 0, 50, 1000)
+    return Scale(False, -10, 10, 1000)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """What one pass counted; both frames are sorted.
+
+    `groups`: lang, source, documents, characters, and of the stages that ran `dedup_kept`, `filter_kept`.
+    `signals`: lang, signal, state (kept or dropped), bin, documents; of documents that the filter judged.
+    """
+
+    groups: pl.DataFrame
+    signals: pl.DataFrame
+
+
+def tally(data: Path, stages: Collection[str], signals: Sequence[str]) -> Tally:
+    """Count the documents of data/clean and what the named stages annotated them with.
+
+    Signals that no stage measured are left out. Raises StageError where an annotation's rows are not those of the
+    documents, UserError where a part is missing.
+    """
+    groups, bins = [], []
+    for part in list_parts(data / "clean"):
+        for batch in _batches(data, part, stages, signals):
+            groups.append(_count_groups(batch))
+            bins.append(_count_bins(batch, [name for name in signals if name in batch.columns]))
+    return Tally(_sum(groups, GROUPS), _sum(bins, ["lang", "signal", "state", "bin"]))
+
+
+def _batches(data: Path, part: Path, stages: Collection[str], signals: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """The columns of interest of a part side by side."""
+    file = {stage: data / stage / part.name for stage in [*MEASURING, *DECIDING] if stage in stages}
+    streams = [
+        aligned_batches([part], GROUPS),
+        *(aligned_batches([part, file[stage]], [*signals, "n_chars"]) for stage in MEASURING if stage in file),
+        *(_decisions(part, file[stage], f"{stage}_kept") for stage in DECIDING if stage in file),
+    ]
+    for frames in zip(*streams, strict=True):
+        yield pl.concat([frames[0], *(frame.drop("id") for frame in frames[1:])], how="horizontal")
+
+
+def _decisions(part: Path, file: Path, name: str) -> Iterator[pl.DataFrame]:
+    # Read beside the documents' ids, so that rows which do not belong together are noticed.
+    for batch in aligned_batches([part, file], ["kept"]):
+        yield batch.select("id", pl.col("kept").alias(name))
+
+
+def _count_groups(batch: pl.DataFrame) -> pl.DataFrame:
+    kept = [pl.col(n).fill_null(False).sum().cast(pl.Int64) for n in batch.columns if n.endswith("_kept")]
+    characters = pl.col("n_chars").sum() if "n_chars" in batch.columns else pl.lit(None)
+    return batch.group_by(GROUPS).agg(
+        pl.len().cast(pl.Int64).alias("documents"), characters.cast(pl.Int64).alias("characters"), *kept
+    )
+
+
+def _count_bins(batch: pl.DataFrame, signals: Sequence[str]) -> pl.DataFrame:
+    if "filter_kept" in batch.columns:
+        batch = batch.filter(pl.col("filter_kept").is_not_null())
+        state = pl.when("filter_kept").then(pl.lit("kept")).otherwise(pl.lit("dropped"))
+    else:
+        state = pl.lit("kept")
+    return (
+        batch.select("lang", state.alias("state"), *(scale_of(name).bin(pl.col(name)).alias(name) for name in signals))
+        .unpivot(index=["lang", "state"], variable_name="signal", value_name="bin")
+        .cast({"bin": pl.Int32})
+        .drop_nulls("bin")
+        .group_by("lang", "signal", "state", "bin")
+        .agg(pl.len().cast(pl.Int64).alias("documents"))
+    )
+
+
+def _sum(counts: Sequence[pl.DataFrame], keys: Sequence[str]) -> pl.DataFrame:
+    return pl.concat(counts).group_by(keys).agg(pl.exclude(keys).sum()).sort(keys, nulls_last=True)
