@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, (purpose, _) in STAGES.items():
         add_stage_options(commands.add_parser(stage, help=purpose, description=purpose))
-    everything = commands.add_parser("run", help="all these stages at once, without DVC and models: a dry pass with --limit")
+    everything = commands.add_parser(
+        "run", help="all these stages at once, without DVC and models: a dry pass with --limit"
+    )
     add_stage_options(everything, inputs=False)
     export = commands.add_parser("export", help="write the documents that a stage kept as plain Parquet or JSONL")
     export.add_argument("stage", choices=[s for s in STAGES if s not in ("scrape", "reference", "report")])

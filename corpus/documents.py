@@ -7,7 +7,7 @@ the same rows in the same order, holding `id` and its own columns. `read` puts t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -80,6 +80,16 @@ def document_id(natural_key: str | bytes) -> str:
 def generated_id(parent_id: str, method: str, number: int) -> str:
     """Id of the `number`-th document that `method` made from a parent."""
     return document_id(f"{parent_id}\0{method}\0{number}")
+
+
+def render_messages(messages: Sequence[Mapping[str, str]]) -> str:
+    """The text of a dialogue: a line that starts with the role for each message.
+
+    >>> print(render_messages([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]))
+    user: Hi
+    assistant: Hello
+    """
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def part_name(source: str, batch: int, number: int) -> str:

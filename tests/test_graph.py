@@ -125,7 +125,9 @@ def test_a_threshold_edit_runs_the_filter_and_what_follows(built: Path) -> None:
 def test_a_new_document_touches_its_own_part_only(built: Path) -> None:
     before = digests(built / "data" / "clean")
     article = "<html><head><meta charset='utf-8'><title>新文</title></head><body><article>{}</article></body></html>"
-    sentences = "".join(f"<p>第{n}段讲的是怎样给备份任务起一个看得懂的名字，免得以后找不到。</p>" for n in "一二三四五六七")
+    sentences = "".join(
+        f"<p>第{n}段讲的是怎样给备份任务起一个看得懂的名字，免得以后找不到。</p>" for n in "一二三四五六七"
+    )
     (built / "data" / "sample" / "site" / "help" / "naming.html").write_text(article.format(sentences), "utf-8")
     command(built, "dvc", "repro", "measure")
     after = digests(built / "data" / "clean")

@@ -159,6 +159,8 @@ def with_dependencies(graph: str, inputs: Sequence[str], code: bool) -> str:
             names = [name for name in names if not name.startswith(("corpus/", "train/"))]
         return f"{found[1]}[{', '.join(names)}]"
 
+    if not code:
+        graph = re.sub(r"^ +- (?:corpus|train)/\S+\n", "", graph, flags=re.MULTILINE)
     return re.sub(r"^( +deps: )\[(.*)\]$", rewritten, graph, flags=re.MULTILINE)
 
 

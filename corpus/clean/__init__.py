@@ -1,0 +1,1 @@
+"""Pages to documents: main text, normalised, with its language, without personal data."""

@@ -1,0 +1,1 @@
+"""Pages and rows from the sources named in params."""
