@@ -1,0 +1,1 @@
+"""The trainer: a base model, packed documents, an adapter beside its control, and their scores."""

@@ -1,0 +1,182 @@
+"""A base model: a pretrained one by name, or a tiny Llama with its tokenizer, trained here from the reference texts."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from corpus.errors import UserError
+from corpus.params import Base
+from corpus.stage import Metrics, Run, count_rows
+from train.models import load_model, load_tokenizer, prepare_torch
+
+READS = ()
+VERSION = 1
+
+BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
+MAX_THREADS = 2  # a tiny model gains nothing from more, and loses much where cores are shared
+WARMUP, DECAY = 0.05, 0.3  # of all steps: the rate climbs linearly, stays, and falls linearly to zero
+
+# ChatML with the markers of a document; {% generation %} is what tells the answers' tokens from the rest.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ bos_token + message['role'] + '\\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + eos_token }}{% endif %}"
+    "{{ '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ bos_token + 'assistant\\n' }}{% endif %}"
+)
+
+
+def run(run: Run) -> Metrics:
+    """Write a model and its tokenizer into the output, as `AutoModelForCausalLM` and `AutoTokenizer` read them.
+
+    With `base.model` null, trains on `base.texts` (or --input; by default the texts of data/reference) and counts their
+    documents. A named model counts as one row. Raises UserError naming base.model or base.texts.
+    """
+    os.environ["RAYON_NUM_THREADS"] = str(run.workers)  # before tokenizers starts its threads
+    settings = run.params.base
+    prepare_torch(min(run.workers, MAX_THREADS), settings.seed)
+    if settings.model is not None:
+        return _adopt(settings, settings.model, run.output)
+    paths = [*(run.inputs or settings.texts)] or sorted((run.data / "reference").glob("*.txt"))
+    documents = read_texts(paths)[: run.limit]
+    tokenizer = train_tokenizer(documents, settings)
+    model, loss = train_model(tokenizer, documents, settings)
+    model.save_pretrained(run.output)
+    tokenizer.save_pretrained(run.output)
+    return count_rows(rows_in=len(documents), dropped={}) | {
+        "parameters": model.num_parameters(),
+        "vocabulary": len(tokenizer),
+        "tokens_seen": settings.steps * _rows_per_step(settings) * settings.context,
+        "final_loss": round(loss, 3),
+    }
+
+
+def _adopt(settings: Base, name: str, output: Path) -> Metrics:
+    """Load a pretrained model and its tokenizer safely and write both where the graph expects them."""
+    model = load_model(name, "base.model", settings.revision)
+    tokenizer = load_tokenizer(name, "base.model", settings.revision)
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    return count_rows(rows_in=1, dropped={}) | {
+        "parameters": model.num_parameters(),
+        "vocabulary": len(tokenizer),
+        "tokens_seen": 0,
+        "final_loss": None,
+    }
+
+
+def read_texts(paths: Sequence[Path]) -> list[str]:
+    """The documents of text files, which stand between lines of `---`. Raises UserError naming base.texts."""
+    documents: list[str] = []
+    for path in paths:
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise UserError(f"base.texts: {path} cannot be read ({reason}); name UTF-8 text files") from None
+        documents += split_documents(text)
+    if not documents:
+        raise UserError(f"base.texts: {', '.join(map(str, paths)) or 'data/reference'} holds no text to train on")
+    return documents
+
+
+def split_documents(text: str) -> list[str]:
+    """Documents between lines of three hyphens.
+
+    >>> split_documents("one\\ntwo\\n---\\nthree --- four\\n---\\n")
+    ['one\\ntwo', 'three --- four']
+    """
+    documents = ("\n" + text + "\n").replace("\r\n", "\n").split("\n---\n")
+    return [document.strip() for document in documents if document.strip()]
+
+
+def train_tokenizer(documents: Sequence[str], settings: Base) -> Any:
+    """A byte-level BPE tokenizer: any text goes in and comes out unchanged, Chinese as well."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocabulary,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=settings.context,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def train_model(tokenizer: Any, documents: Sequence[str], settings: Base) -> tuple[Any, float]:
+    """A tiny Llama trained on random windows of the documents' tokens. Returns it and the mean loss of the last steps.
+
+    The loss is in nats per token. Raises UserError where the texts are shorter than one window.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    ids = tokenizer(list(documents), add_special_tokens=False)["input_ids"]
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    stream = torch.tensor([token for document in ids for token in (bos, *document, eos)])
+    if len(stream) <= settings.context:
+        raise UserError(f"base.texts: {len(stream)} tokens are fewer than base.context {settings.context}: add text")
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden,
+        intermediate_size=3 * settings.hidden,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        max_position_embeddings=settings.context,
+        tie_word_embeddings=True,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, settings.steps))
+    random = torch.Generator().manual_seed(settings.seed)
+    rows, losses = _rows_per_step(settings), []
+    for _ in tqdm(range(settings.steps), desc="base", unit="step", disable=None):
+        starts = torch.randint(len(stream) - settings.context, (rows, 1), generator=random)
+        window = stream[starts + torch.arange(settings.context)]
+        loss = model(input_ids=window, labels=window, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    last = losses[-math.ceil(0.05 * len(losses)) :]
+    return model.eval(), sum(last) / len(last)
+
+
+def rate(step: int, steps: int) -> float:
+    """Warmup, stable, decay: the part of the learning rate at a step.
+
+    >>> [round(rate(step, 100), 2) for step in (0, 4, 50, 85, 99)]
+    [0.2, 1.0, 1.0, 0.5, 0.03]
+    """
+    return min(1.0, (step + 1) / max(1, WARMUP * steps), (steps - step) / max(1, DECAY * steps))
+
+
+def _rows_per_step(settings: Base) -> int:
+    return max(1, settings.batch_tokens // settings.context)
