@@ -7,7 +7,7 @@ import yaml
 
 from corpus.cli import main
 from corpus.errors import UserError
-from corpus.init import TEMPLATES, gathered, with_dependencies, with_sources, write_project
+from corpus.init import gathered, with_large_parts, with_sources, write_project
 from corpus.params import HtmlSource, Params, RowSource, SiteSource, load
 
 PROJECT = Path(__file__).parent.parent
@@ -118,21 +118,11 @@ def test_the_command_says_what_to_do_next(here: Path, capsys: pytest.CaptureFixt
     assert main(["init", "docs"]) == 2
 
 
-# ---- the templates are the project's own files -----------------------------------------------------------------------
+# ---- the commented params.yaml says what the defaults are ------------------------------------------------------------
 
 
-def test_params_yaml_is_the_template_apart_from_the_sources_and_the_size_of_parts() -> None:
-    own, template = ((folder / "params.yaml").read_text("utf-8") for folder in (PROJECT, TEMPLATES))
-    different = {"  part_mb: 4  # megabytes a part; small, so that the workers share the sample": "  part_mb: 64  # "}
-    kept = [line for line in with_sources(own, "sources: []\n").splitlines() if line not in different]
-    assert kept == [line for line in template.splitlines() if not line.startswith(tuple(different.values()))]
-
-
-def test_dvc_yaml_is_the_template_apart_from_what_scrape_reads() -> None:
-    own, template = (
-        with_dependencies((folder / "dvc.yaml").read_text("utf-8"), [], code=True) for folder in (PROJECT, TEMPLATES)
-    )
-    assert own == template, "copy dvc.yaml to corpus/init/dvc.yaml"
+def template() -> str:
+    return with_large_parts(with_sources((PROJECT / "params.yaml").read_text("utf-8"), "sources: []\n"))
 
 
 def values(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -144,7 +134,7 @@ def values(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def test_every_value_of_the_template_is_the_default() -> None:
-    tree = yaml.safe_load((TEMPLATES / "params.yaml").read_text("utf-8"))
+    tree = yaml.safe_load(template())
     read = dict(values(Params.model_validate(tree).model_dump()))
     default = dict(values(Params().model_dump()))
     for key, value in values(tree):
@@ -152,7 +142,7 @@ def test_every_value_of_the_template_is_the_default() -> None:
 
 
 def test_the_template_names_every_parameter() -> None:
-    tree = yaml.safe_load((TEMPLATES / "params.yaml").read_text("utf-8"))
+    tree = yaml.safe_load(template())
     for section, fields in Params().model_dump().items():
         missing = set(fields) - set(tree[section]) if isinstance(fields, dict) else set()
-        assert not missing, f"{section} in corpus/init/params.yaml and params.yaml lacks {sorted(missing)}"
+        assert not missing, f"{section} in params.yaml lacks {sorted(missing)}"

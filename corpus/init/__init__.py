@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import yaml
 
 from corpus.errors import UserError
-from corpus.params import Params
+from corpus.params import Params, Scrape
 
-TEMPLATES = Path(__file__).parent
+TEMPLATES = Path(__file__).parent  # links to the project's own files, not called dvc.yaml: DVC would read that too
 CHECKOUT = TEMPLATES.parent.parent  # where the trusted and pinned texts lie that come with the toolkit
 TEXTS = ("data/reference/en.txt", "data/reference/zh.txt", "data/evaluation/en.jsonl", "data/evaluation/zh.jsonl")
 KINDS = {".html": "html", ".htm": "html", ".jsonl": "jsonl", ".parquet": "parquet", ".txt": "text"}
@@ -39,7 +39,7 @@ def write_project(sources: Sequence[str], folder: Path) -> str:
     entries = [entry for source in gathered(sources) for entry in describe(source, folder)]
     name_once(entries)
     Params.model_validate({"sources": entries})
-    template = (TEMPLATES / "params.yaml").read_text("utf-8")
+    template = (TEMPLATES / "params.template.yaml").read_text("utf-8")
     inputs = sorted({local_dependency(entry["path"]) for entry in entries if "path" in entry})
     in_checkout = (folder / "corpus" / "init").is_dir()
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,8 @@ def write_project(sources: Sequence[str], folder: Path) -> str:
     for name, lines in IGNORED.items():
         if not (folder / name).exists():
             (folder / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    (folder / "params.yaml").write_text(with_sources(template, render(entries)), "utf-8")
-    graph = (TEMPLATES / "dvc.yaml").read_text("utf-8")
+    (folder / "params.yaml").write_text(with_large_parts(with_sources(template, render(entries))), "utf-8")
+    graph = (TEMPLATES / "graph.template.yaml").read_text("utf-8")
     (folder / "dvc.yaml").write_text(with_dependencies(graph, inputs, code=in_checkout), "utf-8")
     return next_steps(folder, entries, missing)
 
@@ -142,6 +142,12 @@ def with_sources(params: str, section: str) -> str:
     '# Where from\\nsources:\\n- name: a\\n\\nworkers: 0\\n'
     """
     return re.sub(r"^sources:.*\n(?:(?:[ \t-].*)?\n)*?(?=\n*^[^ \t\n-])", lambda _: section, params, flags=re.MULTILINE)
+
+
+def with_large_parts(params: str) -> str:
+    """The parts of the sample are small, so that workers share it; others get the default."""
+    default = f"  part_mb: {Scrape().part_mb:g}  # megabytes a part; a new document changes one part only"
+    return re.sub(r"^  part_mb: .*$", default, params, flags=re.MULTILINE)
 
 
 def with_dependencies(graph: str, inputs: Sequence[str], code: bool) -> str:

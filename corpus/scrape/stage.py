@@ -35,7 +35,10 @@ def run(run: Run) -> Metrics:
     sources = sources_of_paths(run.inputs) if run.inputs else list(run.params.sources)
     if not sources:
         raise UserError("sources: there is none: name a site, a folder or a file in params.yaml, or use --input")
-    return gather(sources, run.params.scrape, run.home, run.output, run.limit)
+    metrics = gather(sources, run.params.scrape, run.home, run.output, run.limit)
+    if metrics["rows"]["in"] == 0:
+        raise UserError(f"sources: no document in {', '.join(s.name for s in sources)}: name files or pages with text")
+    return metrics
 
 
 def gather(sources: Sequence[AnySource], scrape: Scrape, home: Path, output: Path, limit: int | None = None) -> Metrics:
