@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from langdetect import DetectorFactory, LangDetectException, detect_langs
+from langdetect.detector_factory import init_factory
 
 DetectorFactory.seed = 0  # otherwise it samples, and the same text may get another language in another run
 
@@ -31,6 +32,11 @@ TRADITIONAL = (
 )
 _ONLY_SIMPLIFIED = frozenset(SIMPLIFIED) - frozenset(TRADITIONAL)
 _ONLY_TRADITIONAL = frozenset(TRADITIONAL) - frozenset(SIMPLIFIED)
+
+
+def load_profiles() -> None:
+    """Load langdetect's profiles, which takes a second and must not be interrupted by the time limit of a page."""
+    init_factory()
 
 
 def detect_language(text: str) -> tuple[str, float]:

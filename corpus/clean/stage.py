@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import re
-import shutil
 import signal
 import tempfile
 import threading
@@ -22,7 +21,7 @@ from pydantic import BaseModel
 
 from corpus.clean.decode import MAX_BYTES, decode, hostile, scrub_surrogates
 from corpus.clean.extract import extract
-from corpus.clean.language import detect_language
+from corpus.clean.language import detect_language, load_profiles
 from corpus.clean.normalise import normalise
 from corpus.clean.personal import mask_personal_data
 from corpus.documents import DOCUMENT, DROPPED, DROPPED_TEXT_CHARS, part_writer, render_messages, write_table
@@ -103,10 +102,8 @@ def _as_parts(run: Run) -> Iterator[tuple[Run, Metrics]]:
         raise UserError(f"{missing[0]} does not exist: run the stage that writes it, or name another with --input")
     from corpus.scrape.stage import gather, sources_of_paths
 
-    home = run.home / "clean"
-    home.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=home))
-    try:
+    with tempfile.TemporaryDirectory(dir=run.output, prefix=".") as temporary:
+        folder = Path(temporary)
         gathered = gather(sources_of_paths(run.inputs), run.params.scrape, run.home, folder, run.limit)
         reasons = gathered["dropped_by_reason"]
         if not gathered["rows"]["kept"]:
@@ -116,14 +113,13 @@ def _as_parts(run: Run) -> Iterator[tuple[Run, Metrics]]:
             link(path, run.output / path.name)
         unreadable = count_rows(rows_in=gathered["rows"]["dropped"], dropped=reasons)
         yield dataclasses.replace(run, inputs=(folder,), limit=None), unreadable
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _clean_part(
     params: Clean, rules: Rules | None, licence: str | None, lang: str | None, part: Part, folder: Path
 ) -> Metrics:
     """Clean the rows of one part in order; write the documents and, beside them, the dropped rows."""
+    load_profiles()
     dropped: list[dict[str, Any]] = []
     counts: dict[str, Counter[str]] = {"languages": Counter(), "personal_data": Counter(), "extractors": Counter()}
     rows_in = characters = 0

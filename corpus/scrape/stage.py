@@ -43,18 +43,14 @@ def run(run: Run) -> Metrics:
 
 def gather(sources: Sequence[AnySource], scrape: Scrape, home: Path, output: Path, limit: int | None = None) -> Metrics:
     """Write the parts of all sources into a folder; an id that an earlier source or row brought is dropped."""
-    temporary = home / "scrape"
-    temporary.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=temporary))
-    try:
+    with tempfile.TemporaryDirectory(dir=output, prefix=".") as temporary:
+        work = Path(temporary)
         seen = SeenIds(work / "seen")
         each = [
             _write_source(source, _records(source, scrape, home, limit), scrape, work, output, seen)
             for source in sources
         ]
         return functools.reduce(add_metrics, each)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _records(source: AnySource, scrape: Scrape, home: Path, limit: int | None) -> Iterator[dict[str, Any]]:
