@@ -200,12 +200,12 @@ class Base(Section):
     revision: str | None = None  # of the hub's model
     texts: list[Path] = []  # for the tiny one: documents between lines of `---`; empty: those of data/reference
     vocabulary: Annotated[int, Field(ge=300)] = 2_048  # 256 bytes, three markers, and merges
-    layers: Positive = 2
+    layers: Positive = 1
     hidden: Positive = 128
     heads: Positive = 2
     context: Annotated[int, Field(ge=8)] = 256
-    steps: Positive = 160
-    batch_tokens: Positive = 2_048  # a step
+    steps: Positive = 40
+    batch_tokens: Positive = 1_024  # a step
     learning_rate: Annotated[float, Field(gt=0)] = 5e-3
     seed: int = 0
 
@@ -223,8 +223,8 @@ class Pack(Section):
 
 
 class Finetune(Section):
-    tokens: Positive = 250_000  # seen in training, so that more data is not more compute
-    batch_size: Positive = 8  # rows
+    tokens: Positive = 300_000  # seen in training, so that more data is not more compute
+    batch_size: Positive = 2  # rows
     gradient_accumulation: Positive = 1
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     warmup: Fraction = 0.05  # of the steps

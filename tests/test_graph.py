@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import command, copy_project, digests, environment
+from conftest import PROJECT, command, copy_project, digests, environment
 
-STAGES = [*yaml.safe_load((Path(__file__).parent.parent / "dvc.yaml").read_text("utf-8"))["stages"]]
+STAGES = [*yaml.safe_load((PROJECT / "dvc.yaml").read_text("utf-8"))["stages"]]
 MODEL_FREE = ["scrape", "clean", "measure", "reference", "perplexity", "dedup", "filter", "split", "augment", "shard"]
 SMALL = {  # a setting on which every stage does its real work in a few seconds
     "workers": 2,
@@ -84,7 +82,7 @@ def test_scores_of_all_three_models_on_the_pinned_sets(built: Path) -> None:
     sets = metrics(built, "evaluate")["sets"]
     assert {"pinned-en", "pinned-zh"} < set(sets)
     for scores in sets.values():
-        assert set(scores) == {"fingerprint", "base", "adapted", "control"}
+        assert set(scores) >= {"fingerprint", "base", "adapted", "control"}
         assert all(scores[model]["bits_per_byte"] > 0 for model in ("base", "adapted", "control"))
 
 
@@ -93,7 +91,8 @@ def test_git_tracks_metrics_and_no_text_of_the_corpus(built: Path) -> None:
     tracked = command(built, "git", "ls-files").stdout.split()
     assert "reports/filter.json" in tracked
     assert "dvc.lock" in tracked
-    assert not [path for path in tracked if path.endswith((".parquet", "index.html", ".timing.json", ".safetensors"))]
+    outputs = [path for path in tracked if not path.startswith("data/sample/")]
+    assert not [path for path in outputs if path.endswith((".parquet", ".html", ".timing.json", ".safetensors"))]
     command(built, "git", "commit", "--quiet", "--message", "built")
 
 
@@ -114,12 +113,9 @@ def test_plots_are_drawn_offline(built: Path) -> None:
 def test_a_threshold_edit_runs_the_filter_and_what_follows(built: Path) -> None:
     before = metrics(built, "filter")["rows"]
     edit_params(built, r"bounds: .*", "bounds: {zh-Hans: {n_chars: {min: 600}}}")
-    done = command(built, "dvc", "repro", "filter", "split", "shard", "report", "--single-item")
     done = command(built, "dvc", "repro", "shard")
     assert metrics(built, "filter")["rows"]["kept"] < before["kept"]
-    upstream = {"scrape", "clean", "measure", "reference", "perplexity", "dedup"}
-    ran = set(stages_run(done.stdout))
-    assert not ran & upstream
+    assert stages_run(done.stdout) == ["filter", "split", "augment", "shard"]
 
 
 def test_a_new_document_touches_its_own_part_only(built: Path) -> None:
@@ -136,7 +132,6 @@ def test_a_new_document_touches_its_own_part_only(built: Path) -> None:
 
 
 def test_kill_dvc_and_no_stage_is_left_writing(built: Path) -> None:
-    edit_params(built, r"(\n  seed: \d+\n)", r"\1")
     edit_params(built, r"mattr_window: \d+", "mattr_window: 31")
     with subprocess.Popen(
         ["dvc", "repro", "clean", "measure", "--force"], cwd=built, env=environment(), stdout=subprocess.PIPE, text=True
@@ -196,25 +191,43 @@ def test_the_same_bytes_in_another_clone_with_four_workers(undisturbed: Path, tm
     assert results(other) == results(undisturbed)
 
 
-@pytest.mark.parametrize("stage", ["scrape", "clean", "dedup", "augment"])
+def kill_when(started: Path, pattern: str, files: int, folder: Path, *words: str) -> None:
+    """Start a command in a folder and kill it with -9 as soon as so many files that match are there."""
+    with subprocess.Popen(words, cwd=folder, env=environment(), stdout=subprocess.DEVNULL) as process:
+        while len(list(started.glob(pattern))) < files:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.005)
+        process.kill()
+
+
+@pytest.mark.parametrize("stage", ["clean", "augment"])
 def test_a_stage_killed_in_mid_run_ends_with_the_same_bytes(undisturbed: Path, tmp_path: Path, stage: str) -> None:
     folder = tmp_path / "clone"
     shutil.copytree(undisturbed, folder)
-    shutil.rmtree(folder / ".corpusmill" / "parts" / stage, ignore_errors=True)
+    store = folder / ".corpusmill" / "parts" / stage
+    finished = {path.name for path in store.iterdir()}
+    shutil.rmtree(store)
     shutil.rmtree(folder / "data" / stage)
-    kills = 0
-    for delay in (0.9, 1.3, 1.7):
-        process = subprocess.Popen(
-            ["corpus", stage, "--workers", "2"], cwd=folder, env=environment(), stdout=subprocess.DEVNULL
-        )
-        time.sleep(delay)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-    assert kills
+    kill_when(store, "*[0-9a-f]", 2, folder, "corpus", stage, "--workers", "2")
+    left = {path.name for path in store.iterdir() if path.suffix != ".partial"}
+    assert left < finished
+    assert not (folder / "data" / stage).exists()
     command(folder, "corpus", stage, "--workers", "2")
     assert results(folder) == results(undisturbed)
+
+
+def test_a_crawl_killed_in_mid_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text("utf-8"))
+    (site,) = [source for source in params["sources"] if source["kind"] == "site"]
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+        text = yaml.safe_dump({"sources": [site | {"max_pages": 60}]})
+        (tmp_path / name / "params.yaml").write_text(text)
+    command(tmp_path / "undisturbed", "corpus", "scrape")
+    kill_when(tmp_path / "killed" / ".corpusmill" / "crawl", "*/bodies/*", 20, tmp_path / "killed", "corpus", "scrape")
+    assert not (tmp_path / "killed" / "data").exists() or not list((tmp_path / "killed" / "data").glob("[!.]*"))
+    command(tmp_path / "killed", "corpus", "scrape")
+    assert results(tmp_path / "killed") == results(tmp_path / "undisturbed")
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------------

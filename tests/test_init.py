@@ -7,7 +7,7 @@ import yaml
 
 from corpus.cli import main
 from corpus.errors import UserError
-from corpus.init import gathered, with_large_parts, with_sources, write_project
+from corpus.init import gathered, with_sources, without_settings_of_the_sample, write_project
 from corpus.params import HtmlSource, Params, RowSource, SiteSource, load
 
 PROJECT = Path(__file__).parent.parent
@@ -122,7 +122,8 @@ def test_the_command_says_what_to_do_next(here: Path, capsys: pytest.CaptureFixt
 
 
 def template() -> str:
-    return with_large_parts(with_sources((PROJECT / "params.yaml").read_text("utf-8"), "sources: []\n"))
+    params = (PROJECT / "params.yaml").read_text("utf-8")
+    return without_settings_of_the_sample(with_sources(params, "sources: []\n"))
 
 
 def values(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -25,6 +25,7 @@ VERSION = 1
 PACKS = {"adapted": "train", "control": "control"}  # the adapters, and what each is trained on
 VALIDATION_ROWS = 64  # drawn by finetune.seed, the same for both: enough to choose by, cheap enough to ask often
 WHOLE = "whole.json"  # in a checkpoint that was written to its end: its files and their sizes
+LOSSES = {"loss": "train", "eval_loss": "validation"}  # as the Trainer and as the plot call them
 LOGGED = ("step", "epoch", "loss", "grad_norm", "learning_rate", "eval_loss")  # no times: they change from run to run
 
 
@@ -47,8 +48,8 @@ class Task:
 def run(run: Run) -> Metrics:
     """Write the adapter into the output and the control into its folder `control`, with the log and the curves.
 
-    log.jsonl has a line an event: adapter, step and what of LOGGED there was; the plot `loss` has step, adapter,
-    train_loss and validation_loss (nats per token). --input names another folder of packs.
+    log.jsonl has a line an event: adapter, step and what of LOGGED there was; the plot `loss` has step and, in nats per
+    token, adapted_train, adapted_validation, control_train, control_validation. --input names another folder of packs.
     """
     pack, base, settings = run.inputs[0] if run.inputs else run.folder("pack"), run.folder("base"), run.params.finetune
     documents = {name: _count_documents(pack / folder) for name, folder in PACKS.items()}
@@ -96,14 +97,14 @@ def _key(pack: Path, base: Path, settings: Finetune) -> str:
 def _write_logs(run: Run, logs: dict[str, list[dict[str, float]]]) -> None:
     with (run.output / "log.jsonl").open("w") as file:
         file.writelines(json.dumps({"adapter": name} | event) + "\n" for name, log in logs.items() for event in log)
-    points: dict[tuple[str, int], dict[str, Any]] = {}
+    columns = {(name, key): f"{name}_{kind}" for name in PACKS for key, kind in LOSSES.items()}
+    points: dict[int, dict[str, float]] = {}
     for name, log in logs.items():
         for event in log:
-            point = points.setdefault((name, int(event["step"])), {"step": int(event["step"]), "adapter": name})
-            point |= {"train_loss": event["loss"]} if "loss" in event else {}
-            point |= {"validation_loss": event["eval_loss"]} if "eval_loss" in event else {}
-    schema = {"step": pl.Int64, "adapter": pl.String, "train_loss": pl.Float64, "validation_loss": pl.Float64}
-    write_plot(run, "loss", pl.DataFrame(list(points.values()), schema=schema))
+            point = points.setdefault(int(event["step"]), {"step": int(event["step"])})
+            point |= {columns[name, key]: event[key] for key in LOSSES if key in event}
+    schema = {"step": pl.Int64} | dict.fromkeys(columns.values(), pl.Float64)
+    write_plot(run, "loss", pl.DataFrame([points[step] for step in sorted(points)], schema=schema))
 
 
 # ---- one adapter -----------------------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ def make_trainer(model: Any, rows: Any, validation: Any, settings: Finetune, ste
     It divides the loss by the labels of all accumulated batches. Rows have position_ids and no attention mask, and the
     model no cache: only so do packed documents not see each other.
     """
-    from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     class Checkpoints(TrainerCallback):
         """Mark a checkpoint when all of it is written; ask for the validation loss of the last step as well."""
@@ -227,13 +228,15 @@ def make_trainer(model: Any, rows: Any, validation: Any, settings: Finetune, ste
         disable_tqdm=task.name != "adapted" or not sys.stderr.isatty(),
     )
     stopping = [EarlyStoppingCallback(settings.patience)] if len(validation) else []
-    return Trainer(
+    trainer = Trainer(
         model,
         arguments,
         train_dataset=rows,
         eval_dataset=validation if len(validation) else None,
         callbacks=[*stopping, Checkpoints()],
     )
+    trainer.remove_callback(PrinterCallback)  # the log has it
+    return trainer
 
 
 def save_adapter(model: Any, folder: Path, base_name: str) -> None:

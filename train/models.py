@@ -16,14 +16,15 @@ SMALL_PARAMETERS = 50_000_000  # up to here a model fills one core; several trai
 
 
 def prepare_torch(threads: int, seed: int) -> None:
-    """Seed everything, keep to `threads` threads and to deterministic kernels, and silence the libraries' chatter."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by CUDA's deterministic kernels
+    """Seed torch, keep to `threads` threads and to deterministic kernels, and silence the libraries' chatter."""
     import torch
     import transformers
 
     torch.set_num_threads(max(1, threads))
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    transformers.set_seed(seed)
+    torch.manual_seed(seed)
+    if device() == "cuda":  # on a CPU the kernels used here are, and asking for it costs two seconds
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", module=r"(peft|transformers|torch|bitsandbytes)\b")
@@ -98,6 +99,6 @@ def share_cores(folder: Path, models: int, workers: int) -> tuple[int, int]:
     """
     bytes_per_parameter = 4
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    if size <= SMALL_PARAMETERS * bytes_per_parameter and device() == "cpu":
+    if size <= SMALL_PARAMETERS * bytes_per_parameter:
         return min(models, workers), 1
     return 1, workers

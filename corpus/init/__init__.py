@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from corpus.errors import UserError
-from corpus.params import Params, Scrape
+from corpus.params import Params
 
 TEMPLATES = Path(__file__).parent  # links to the project's own files, not called dvc.yaml: DVC would read that too
 CHECKOUT = TEMPLATES.parent.parent  # where the trusted and pinned texts lie that come with the toolkit
@@ -47,7 +47,8 @@ def write_project(sources: Sequence[str], folder: Path) -> str:
     for name, lines in IGNORED.items():
         if not (folder / name).exists():
             (folder / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    (folder / "params.yaml").write_text(with_large_parts(with_sources(template, render(entries))), "utf-8")
+    params = without_settings_of_the_sample(with_sources(template, render(entries)))
+    (folder / "params.yaml").write_text(params, "utf-8")
     graph = (TEMPLATES / "graph.template.yaml").read_text("utf-8")
     (folder / "dvc.yaml").write_text(with_dependencies(graph, inputs, code=in_checkout), "utf-8")
     return next_steps(folder, entries, missing)
@@ -144,10 +145,11 @@ def with_sources(params: str, section: str) -> str:
     return re.sub(r"^sources:.*\n(?:(?:[ \t-].*)?\n)*?(?=\n*^[^ \t\n-])", lambda _: section, params, flags=re.MULTILINE)
 
 
-def with_large_parts(params: str) -> str:
-    """The parts of the sample are small, so that workers share it; others get the default."""
-    default = f"  part_mb: {Scrape().part_mb:g}  # megabytes a part; a new document changes one part only"
-    return re.sub(r"^  part_mb: .*$", default, params, flags=re.MULTILINE)
+def without_settings_of_the_sample(params: str) -> str:
+    """Defaults in the place of what suits the sample alone: small parts to share, and Chinese repeated in training."""
+    params = re.sub(r"^  part_mb: .*$", "  part_mb: 64  # megabytes a part", params, flags=re.MULTILINE)
+    mixture = "  mixture: {}  # by language how often its documents are taken, such as {zh-Hans: 3}; 1 by default"
+    return re.sub(r"^  mixture: .*$", mixture, params, flags=re.MULTILINE)
 
 
 def with_dependencies(graph: str, inputs: Sequence[str], code: bool) -> str:

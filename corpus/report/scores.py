@@ -140,12 +140,15 @@ class LossChart:
 
 
 def loss_chart(path: Path) -> LossChart | None:
-    """The curves of reports/plots/loss.csv (step, adapter, train_loss, validation_loss); None where there are none."""
+    """The curves of reports/plots/loss.csv (step, MODEL_train, MODEL_validation); None where there are none."""
     if not path.exists():
         return None
-    losses = ["train_loss", "validation_loss"]
-    log = pl.read_csv(path, schema_overrides=dict.fromkeys(losses, pl.Float64)).unpivot(
-        losses, index=["step", "adapter"], variable_name="kind", value_name="loss"
+    wide = pl.read_csv(path, infer_schema=False).cast({"step": pl.Int64})
+    log = (
+        wide.unpivot(index="step", variable_name="curve", value_name="loss")
+        .with_columns(pl.col("loss").cast(pl.Float64), pl.col("curve").str.split_exact("_", 1))
+        .unnest("curve")
+        .rename({"field_0": "adapter", "field_1": "kind"})
     )
     log = log.drop_nulls("loss").filter(pl.col("loss").is_finite())
     if log.is_empty():
@@ -154,7 +157,7 @@ def loss_chart(path: Path) -> LossChart | None:
     right, low, high = max(steps), min(values), max(values)
     curves = []
     for model in MODELS[1:]:
-        for kind in losses:
+        for kind in ("train", "validation"):
             own = log.filter((pl.col("adapter") == model) & (pl.col("kind") == kind)).sort("step")
             if own.height:
                 points = [
@@ -162,9 +165,7 @@ def loss_chart(path: Path) -> LossChart | None:
                     for step, loss in own.select("step", "loss").iter_rows()
                 ]
                 own_losses = own["loss"].to_list()
-                curves.append(
-                    Curve(model, kind.removesuffix("_loss"), polyline(points), own_losses[-1], min(own_losses))
-                )
+                curves.append(Curve(model, kind, polyline(points), own_losses[-1], min(own_losses)))
     return LossChart(
         curves,
         [(place(tick, 0, right, WIDTH), tick) for tick in ticks(0, right)],

@@ -199,12 +199,11 @@ def _write_reports(reports: Path, rows: list[dict[str, Any]], dropped_by_clean: 
 
 def _write_training(folder: Path) -> None:
     (folder / "reports" / "plots").mkdir()
-    lines = ["step,adapter,train_loss,validation_loss"]
-    for adapter, gain in (("adapted", 1.4), ("control", 1.2)):
-        lines += [
-            f"{s},{adapter},{5 - gain * (1 - math.exp(-s / 40)):.4f},{5.1 - gain * (1 - math.exp(-s / 50)):.4f}"
-            for s in range(20, 161, 20)
-        ]
+    lines = ["step,adapted_train,adapted_validation,control_train,control_validation"]
+    for step in range(20, 161, 20):
+        gains = [1 - math.exp(-step / 40), 1 - math.exp(-step / 50)]
+        losses = [high - gain * share for gain in (1.4, 1.2) for high, share in zip((5, 5.1), gains, strict=True)]
+        lines.append(",".join([str(step), *(f"{loss:.4f}" for loss in losses)]))
     (folder / "reports" / "plots" / "loss.csv").write_text("\n".join(lines) + "\n")
 
     def scores(bits: float) -> dict[str, float]:

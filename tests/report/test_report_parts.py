@@ -101,14 +101,14 @@ def test_headlines_say_who_won() -> None:
 
 def test_a_loss_log_without_validation_is_drawn(tmp_path: Path) -> None:
     path = tmp_path / "loss.csv"
-    path.write_text("step,adapter,train_loss,validation_loss\n10,adapted,3.5,\n20,adapted,3.25,\n10,control,3.75,\n")
+    path.write_text("step,adapted_train,control_train,control_validation\n10,3.5,3.75,\n20,3.25,,\n")
     chart = loss_chart(path)
     assert chart is not None
     assert [(curve.model, curve.kind, curve.last) for curve in chart.curves] == [
         ("adapted", "train", 3.25),
         ("control", "train", 3.75),
     ]
-    path.write_text("step,adapter,train_loss,validation_loss\n")
+    path.write_text("step,adapted_train,control_train,control_validation\n")
     assert loss_chart(path) is None
     assert loss_chart(tmp_path / "none.csv") is None
 
