@@ -98,7 +98,12 @@ def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> N
     """The options every stage has."""
     if inputs:
         parser.add_argument(
-            "--input", type=Path, nargs="+", metavar="PATH", help="documents, then their annotations; default: data/"
+            "--input",
+            type=Path,
+            nargs="+",
+            action="extend",
+            metavar="PATH",
+            help="documents, then their annotations; default: data/",
         )
     parser.add_argument("--output", type=Path, metavar="DIR", help="a new folder; default: data/STAGE")
     parser.add_argument("--params", type=Path, metavar="FILE", help="default: params.yaml")
@@ -112,8 +117,9 @@ def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> N
 def run_stage(options: argparse.Namespace, stage: str, module: str) -> None:
     """Run one stage as the command line asks and print its summary line."""
     _check_numbers(options)
-    if options.input and not options.output:
-        raise UserError("--input needs --output: the graph's own folders hold what dvc repro built")
+    for option in ("input", "limit", "set"):
+        if getattr(options, option) and not options.output:
+            raise UserError(f"--{option} needs --output: the graph's own folders hold what dvc repro built")
     params = load(_params_file(options), options.set)
     code = stage_module(module)
     data = Path("data")
@@ -174,6 +180,9 @@ def guarded(action: Callable[[], None]) -> int:
         return 1
     except BrokenPipeError:
         return 0
+    except OSError as error:  # no space, no permission: an operating system's errors say what and where
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

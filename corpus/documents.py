@@ -123,7 +123,7 @@ def open_part(path: Path) -> pq.ParquetFile:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the stage that writes it, or name another with --input") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} is not a whole Parquet file ({error}): delete it and build or copy it again") from None
+        raise _damaged(path, error) from None
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -164,14 +164,27 @@ def aligned_batches(
         ]
         yield pl.concat([empty[0], *(frame.drop("id") for frame in empty[1:])], how="horizontal")
         return
-    streams = [file.iter_batches(rows, columns=names) for file, names in zip(opened, wanted, strict=True)]
+    streams = [_batches_of(*named, rows) for named in zip(files, opened, wanted, strict=True)]
     for batches in zip(*streams, strict=True):
-        frames = [pl.DataFrame(pa.Table.from_batches([batch])) for batch in batches]
+        frames = [pl.DataFrame(batch) for batch in batches]
         ids = frames[0]["id"]
         for path, frame in zip(files[1:], frames[1:], strict=True):
             if not frame["id"].equals(ids):
                 raise StageError(f"the ids of {path} are not those of {files[0]}, row by row: build it again")
         yield pl.concat([frames[0], *(frame.drop("id") for frame in frames[1:])], how="horizontal")
+
+
+def _batches_of(path: Path, file: pq.ParquetFile, names: Sequence[str], rows: int) -> Iterator[pa.Table]:
+    """Tables of some columns of a file. Raises UserError where its middle is damaged, though its end is whole."""
+    try:
+        for batch in file.iter_batches(rows, columns=names):
+            yield pa.Table.from_batches([batch])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is not a whole Parquet file ({error}): delete it and build or copy it again")
 
 
 def _columns_to_read(files: Sequence[pq.ParquetFile], position: int, wanted: Sequence[str] | None) -> list[str]:

@@ -29,35 +29,41 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def run_tasks(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Result]]:
     """Apply a module-level function to each item and yield (item, result) as they finish.
 
-    With one worker or one item everything runs here. A worker killed from outside (out of memory, `kill -9`) costs the
-    items then in flight another try, RETRIES at most; then StageError. What the function itself raises comes through.
+    With one worker or one item everything runs here. When a worker is killed from outside (out of memory, `kill -9`),
+    the items then in flight are tried again one at a time; one that so kills RETRIES workers is named in a StageError.
+    What the function itself raises comes through.
     """
     if workers <= 1 or len(items) <= 1:
         for item in items:
             yield item, function(item)
         return
     waiting = deque(range(len(items)))
+    suspects: set[int] = set()
     deaths: Counter[int] = Counter()
     while waiting:
-        suspects: list[int] = []
-        with _one_thread_each(), _pool(min(workers, len(waiting))) as pool:
+        in_flight = 1 if suspects else workers
+        killed: list[int] = []
+        with _one_thread_each(), _pool(min(in_flight, len(waiting))) as pool:
             running: dict[Future[Result], int] = {}
-            while (waiting or running) and not suspects:
+            while (waiting or running) and not killed and (suspects or in_flight == workers):
                 try:
                     # No more in flight than workers, so that only those can have killed one.
-                    while waiting and len(running) < workers:
+                    while waiting and len(running) < in_flight:
                         running[pool.submit(function, items[waiting[0]])] = waiting[0]
                         waiting.popleft()
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         result = future.result()
-                        yield items[running.pop(future)], result
+                        number = running.pop(future)
+                        suspects.discard(number)
+                        yield items[number], result
                 except BrokenProcessPool:
-                    suspects = list(running.values())
-        for number in suspects:
-            deaths[number] += 1
-            if deaths[number] >= RETRIES:
-                raise StageError(f"a worker died {RETRIES} times over {items[number]}: is there enough memory?")
-        waiting.extend(suspects)
+                    killed = list(running.values())
+        if len(killed) == 1:
+            deaths[killed[0]] += 1
+            if deaths[killed[0]] >= RETRIES:
+                raise StageError(f"a worker died {RETRIES} times over {items[killed[0]]}: is there enough memory?")
+        suspects.update(killed)
+        waiting.extendleft(killed)
 
 
 def default_workers() -> int:

@@ -17,10 +17,12 @@ import os
 import resource
 import shutil
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import polars as pl
 from pydantic import BaseModel
 from tqdm import tqdm
@@ -33,6 +35,7 @@ from corpus.params import Params
 Metrics = dict[str, Any]
 MARKER = ".stage"  # names the stage in each folder that one wrote; we replace no other folder
 LOCK_SECONDS = 10.0
+_LIBRARIES = (f"polars {pl.__version__}", f"numpy {np.__version__}", f"unicode {unicodedata.unidata_version}")
 
 
 class Stage(Protocol):
@@ -90,8 +93,10 @@ def execute(stage: Stage, run: Run) -> Metrics:
     if "DVC_STAGE" in os.environ:
         die_with_parent()
     started = time.perf_counter()
-    with _locked(run.home / "locks" / f"{_digest(str(run.output.resolve()))}.lock", run.output):
-        _refuse_foreign_folder(run.output)
+    run = dataclasses.replace(run, output=run.output.resolve())
+    with _locked(run.home / "locks" / f"{_digest(str(run.output))}.lock", run.output):
+        _restore_outdated(run.output)
+        _refuse_foreign_folder(run)
         partial = run.output.with_name(f".{run.output.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -140,22 +145,40 @@ def _locked(path: Path, output: Path) -> Iterator[None]:
         yield
 
 
-def _refuse_foreign_folder(output: Path) -> None:
-    if output.is_dir() and any(output.iterdir()) and not (output / MARKER).exists():
-        raise UserError(f"{output} holds files that no stage wrote: name a new or empty folder with --output")
+def _refuse_foreign_folder(run: Run) -> None:
+    """Raises UserError where the output is, holds or lies in an input, or is anything but this stage's own folder."""
+    output = run.output
+    for path in (path.resolve() for path in run.inputs):
+        if output == path or output in path.parents or path in output.parents:
+            raise UserError(f"{output} cannot be the output of {run.stage}, which reads {path}: name another --output")
     if output.exists() and not output.is_dir():
         raise UserError(f"{output} is a file: --output names a folder")
+    if output.is_dir() and any(output.iterdir()):
+        writer = (output / MARKER).read_text().strip() if (output / MARKER).exists() else None
+        if writer != run.stage:
+            held = f"what {writer} wrote" if writer else "files that no stage wrote"
+            raise UserError(f"{output} holds {held}: name a new or empty folder with --output")
 
 
 def _replace_folder(new: Path, old: Path) -> None:
     if old.exists():
-        outdated = old.with_name(f".{old.name}.outdated")
+        outdated = _outdated(old)
         shutil.rmtree(outdated, ignore_errors=True)
         old.rename(outdated)
         new.rename(old)
         shutil.rmtree(outdated)
     else:
         new.rename(old)
+
+
+def _restore_outdated(output: Path) -> None:
+    """Bring back what a run had moved aside when it was killed just before its new output came in its place."""
+    if _outdated(output).exists() and not output.exists():
+        _outdated(output).rename(output)
+
+
+def _outdated(output: Path) -> Path:
+    return output.with_name(f".{output.name}.outdated")
 
 
 def _timing(seconds: float) -> Metrics:
@@ -173,10 +196,13 @@ def _timing(seconds: float) -> Metrics:
 def side_by_side(run: Run) -> list[Part]:
     """The parts of the first input, each with the files of the same name in the others; cut to the limit.
 
-    Raises UserError where an annotation is missing.
+    Raises UserError where an annotation is missing, or documents from outside the graph share an id.
     """
-    parts, left = [], run.limit
+    parts: list[Part] = []
+    left = run.limit
     documents = list_parts(run.inputs[0])
+    if run.reports is None:  # within the graph scrape has seen to it
+        _refuse_repeated_ids(documents)
     for document_file in documents:
         files = [document_file]
         for folder in run.inputs[1:]:
@@ -188,9 +214,18 @@ def side_by_side(run: Run) -> list[Part]:
         if left is not None:
             rows = min(rows, left)
             left -= rows
-        if rows or left is None:
+        if rows or left is None or not parts:
             parts.append(Part(document_file.name, tuple(files), rows))
     return parts
+
+
+def _refuse_repeated_ids(files: Sequence[Path]) -> None:
+    if not all("id" in open_part(path).schema_arrow.names for path in files):
+        return  # whoever reads them says what is missing
+    ids = pl.concat([pl.read_parquet(path, columns=["id"])["id"].cast(pl.String) for path in files])
+    repeated = ids.filter(ids.is_duplicated())
+    if len(repeated):
+        raise UserError(f"{files[0].parent}: the id {repeated[0]} occurs twice: give each document an id of its own")
 
 
 def map_parts(
@@ -203,12 +238,14 @@ def map_parts(
     """Apply `function(part, folder)` to each part and link the files it wrote there into the output.
 
     Finished parts come from the store and are not worked on again: their key is the content of the part's files, the
-    stage's version and `depends_on` (its parameters and whatever else decides the result). Returns the metrics by part.
+    stage's version, `depends_on` (its parameters and whatever else decides the result) and the versions of the
+    libraries that all stages use. Returns the metrics by part.
     """
-    extra = [item.model_dump_json() if isinstance(item, BaseModel) else item for item in depends_on]
+    extra = [*_LIBRARIES] + [item.model_dump_json() if isinstance(item, BaseModel) else item for item in depends_on]
     store = run.home / "parts" / run.stage
     entries = {
-        part: store / _digest(json.dumps([version, part.name, part.rows, extra, [file_digest(f) for f in part.files]]))
+        part: store
+        / _digest(json.dumps([version, part.name, part.rows, extra, [_known_digest(run, f) for f in part.files]]))
         for part in parts
     }
     todo = [(part, entry) for part, entry in entries.items() if not entry.exists()]
@@ -300,9 +337,16 @@ def batches(
                 raise UserError(f"{part} has no column `{column}`: add the annotation that has it as a further --input")
         if batch.schema.get("text", pl.String) not in (pl.String, pl.Null):
             raise UserError(f"{part}: the column `text` holds {batch.schema['text']}, not text")
+        batch = _with_usual_types(batch)
         missing = [pl.lit(value).alias(name) for name, value in defaults.items() if name not in batch.columns]
         yield batch.with_columns(missing).head(left)
         left, first = left - batch.height, False
+
+
+def _with_usual_types(batch: pl.DataFrame) -> pl.DataFrame:
+    """Ids as text and no null among texts, as our own documents have it; others' files may count their rows."""
+    batch = batch.with_columns(pl.col("id").cast(pl.String))
+    return batch.with_columns(pl.col("text").cast(pl.String).fill_null("")) if "text" in batch.columns else batch
 
 
 # ---- small tools -----------------------------------------------------------------------------------------------------
@@ -373,6 +417,18 @@ def file_digest(path: Path) -> str:
     """BLAKE2b of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _known_digest(run: Run, path: Path) -> str:
+    """The digest of a file, remembered by inode, size and time of change: a threshold edit need not read all texts."""
+    stat = path.stat()
+    known = run.home / "digests" / _digest(f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}")
+    if not known.exists():
+        known.parent.mkdir(parents=True, exist_ok=True)
+        partial = known.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(file_digest(path))
+        partial.replace(known)
+    return known.read_text()
 
 
 def _digest(text: str) -> str:

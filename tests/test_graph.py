@@ -91,7 +91,7 @@ def test_git_tracks_metrics_and_no_text_of_the_corpus(built: Path) -> None:
     tracked = command(built, "git", "ls-files").stdout.split()
     assert "reports/filter.json" in tracked
     assert "dvc.lock" in tracked
-    outputs = [path for path in tracked if not path.startswith("data/sample/")]
+    outputs = [path for path in tracked if not path.startswith(("data/sample/", "corpus/"))]
     assert not [path for path in outputs if path.endswith((".parquet", ".html", ".timing.json", ".safetensors"))]
     command(built, "git", "commit", "--quiet", "--message", "built")
 
@@ -132,21 +132,21 @@ def test_a_new_document_touches_its_own_part_only(built: Path) -> None:
 
 
 def test_kill_dvc_and_no_stage_is_left_writing(built: Path) -> None:
-    edit_params(built, r"mattr_window: \d+", "mattr_window: 31")
+    edit_params(built, r"steps: 20", "steps: 1000000")  # minutes, if nobody stops it
     with subprocess.Popen(
-        ["dvc", "repro", "clean", "measure", "--force"], cwd=built, env=environment(), stdout=subprocess.PIPE, text=True
+        ["dvc", "repro", "base"], cwd=built, env=environment(), stdout=subprocess.PIPE, text=True
     ) as dvc:
         assert dvc.stdout is not None
-        for line in dvc.stdout:
-            if "> corpus" in line:
-                break
-        time.sleep(0.5)
+        assert any("> train base" in line for line in dvc.stdout)
+        while not [words for words in _processes_in(built) if "train base" in words]:
+            time.sleep(0.05)
+        time.sleep(1)
         dvc.kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 10
     while _processes_in(built) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert _processes_in(built) == []
-    command(built, "dvc", "repro", "measure")
+    assert not (built / "data" / "base").exists()
 
 
 def _processes_in(folder: Path) -> list[str]:
@@ -251,16 +251,17 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (folder / "params.yaml").write_text("sources: [{name: a, kind: jsonl, path: rows.jsonl}]")
     (folder / "cut.parquet").write_bytes(b"PAR1 and then nothing")
     (folder / "empty.jsonl").write_text("")
-    assert "dedup.threshold" in refused(folder, "corpus", "scrape", "--set", "dedup.treshold=0.7")
-    assert "dedup.threshold" in refused(folder, "corpus", "scrape", "--set", "dedup.threshold=high")
+    scrape = ("corpus", "scrape", "--output", "out", "--set")
+    assert "dedup.threshold" in refused(folder, *scrape, "dedup.treshold=0.7")
+    assert "dedup.threshold" in refused(folder, *scrape, "dedup.threshold=high")
     assert "rows.jsonl" in refused(folder, "corpus", "scrape")
     assert "data/clean does not exist" in refused(folder, "corpus", "measure")
     assert "cut.parquet is not a whole" in refused(
         folder, "corpus", "measure", "--input", "cut.parquet", "--output", "out"
     )
-    assert "no document" in refused(folder, "corpus", "scrape", "--set", "sources.0.path=empty.jsonl")
+    assert "no document" in refused(folder, *scrape, "sources.0.path=empty.jsonl")
     site = "{name: a, kind: site, start: ['http://127.0.0.1:9/'], private_addresses: true}"
-    assert "http://127.0.0.1:9/" in refused(folder, "corpus", "scrape", "--set", f"sources=[{site}]")
+    assert "http://127.0.0.1:9/" in refused(folder, *scrape, f"sources=[{site}]")
     assert "--output" in refused(folder, "corpus", "measure", "--input", "cut.parquet")
 
 

@@ -55,6 +55,8 @@ def test_the_graph_watches_the_sources_and_no_code_that_is_elsewhere(here: Path)
     own = yaml.safe_load((PROJECT / "dvc.yaml").read_text("utf-8"))["stages"]
     outputs = {out for stage in own.values() for out in stage.get("outs", []) if isinstance(out, str)}
     for name, stage in own.items():
+        data = [path for path in stage["deps"] if path.startswith(("data/", "reports/")) and path != "data/sample"]
+        assert [path for path in graph[name]["deps"] if path.startswith(("data/", "reports/"))] == data
         assert graph[name]["cmd"] == stage["cmd"] and graph[name].get("outs") == stage.get("outs")
         for dependency in graph[name]["deps"]:
             # No stage waits for a file that nothing brings.

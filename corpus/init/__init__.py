@@ -82,7 +82,7 @@ def describe(source: str, folder: Path) -> list[dict[str, Any]]:
             raise UserError(f"{source}: pages come by folder, name {path.parent}")
     elif path.is_dir():
         kinds = sorted({KINDS[found.suffix] for found in path.rglob("*") if found.suffix in KINDS})
-        kinds = ["html"] if "html" in kinds else kinds  # text beside pages is seldom meant
+        kinds = ["html"] if "html" in kinds else kinds  # text beside pages, as robots.txt, is seldom meant
         if not kinds:
             raise UserError(f"{source} holds no {', '.join(KINDS)} file")
     elif not path.exists():
@@ -161,8 +161,8 @@ def with_dependencies(graph: str, inputs: Sequence[str], code: bool) -> str:
 
     def rewritten(found: re.Match[str]) -> str:
         names = found[2].split(", ")
-        if "corpus/scrape" in names:
-            names = ["corpus/scrape", *map(yaml_word, inputs)]
+        if "data/sample" in names:
+            names = [*(name for name in names if name != "data/sample"), *map(yaml_word, inputs)]
         if not code:
             names = [name for name in names if not name.startswith(("corpus/", "train/"))]
         return f"{found[1]}[{', '.join(names)}]"
@@ -205,6 +205,8 @@ def next_steps(folder: Path, entries: list[dict[str, Any]], missing: list[str]) 
         + ".",
         f"  {go}corpus run --limit 1000     a dry pass over the first 1,000 documents of each source, into try/",
         f"  {go}git init && dvc init && dvc repro     the whole graph, up to the fine-tuned model and reports/",
+        "  python -m corpus.report.plots_template .dvc/plots.html && dvc config plots.html_template plots.html",
+        "                                   once, so that `dvc plots show` works without a network",
         "The language models in data/reference/ and the evaluation sets in data/evaluation/ are general samples:",
         "put trusted text and questions of your own domain there.",
     ]

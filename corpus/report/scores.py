@@ -109,7 +109,9 @@ def headline(found: Sequence[SetScores]) -> str:
     best = [f"the {name} on {_listed(names)}" for name, names in wins.items() if names]
     draws = [one.name for one in found if one.winner is None]
     best += [f"a draw on {_listed(draws)}"] if draws else []
-    return f"{duel} Fewest bits per byte: {', '.join(best)}."
+    worse = [one.name for one in found if one.bits["adapted"] >= one.bits["base"]]
+    lesson = f" The adapter is no better than the base it was trained on: {_listed(worse)}." if worse else ""
+    return f"{duel} Fewest bits per byte: {', '.join(best)}.{lesson}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,7 +65,9 @@ def _files(splits: Mapping[str, Any]) -> list[str]:
 def _table(title: str, column: str, counts: Mapping[str, int]) -> list[str]:
     if not counts:
         return []
-    rows = [f"| {name} | {count:,} |" for name, count in sorted(counts.items())]
+    # Names may come from strangers' rows: nothing in them may end a cell or open a tag.
+    safe = {name: html.escape(" ".join(name.split())[:80]).replace("|", "&#124;") for name in counts}
+    rows = [f"| {safe[name]} | {count:,} |" for name, count in sorted(counts.items())]
     return [f"## {title}", "", f"| {column} | documents |", "|---|--:|", *rows, ""]
 
 

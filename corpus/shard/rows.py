@@ -12,10 +12,9 @@ import pyarrow as pa
 from corpus.documents import DOCUMENT
 from corpus.shard.chunks import cut
 
-COLUMNS = ("id", "text", "source", "lang", "url", "title", "licence", "parent_id", "method")
-SHARD = pa.schema(
-    [*(DOCUMENT.field(name) for name in COLUMNS), pa.field("chunk", pa.int32()), DOCUMENT.field("messages")]
-)
+_FIRST = ("id", "text", "source", "lang", "url", "title", "date", "licence", "label", "parent_id", "method")
+_LAST = ("messages", "meta")  # meta holds the source's own ids and whatever else its rows said
+SHARD = pa.schema([*map(DOCUMENT.field, _FIRST), pa.field("chunk", pa.int32()), *map(DOCUMENT.field, _LAST)])
 
 
 def chunk_rows(documents: pl.DataFrame, limit: int | None) -> pl.DataFrame:

@@ -1,7 +1,8 @@
-"""Train, validation and test: similar documents never on both sides, and no document moves because others come.
+"""Train, validation and test: similar documents never on both sides, and old documents stay when others come.
 
 Groups are the connected components of kept documents over dedup's edges and equal texts. A hash of the seed and the
-group's name, its smallest id, says into which split the whole group goes.
+group's name, its smallest id, says into which split the whole group goes; so only a new document that is similar to an
+old one, and has a smaller id or joins two groups, can move it.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def _edge_folder(run: Run) -> Path | None:
     given = [folder / "edges" for folder in run.inputs if (folder / "edges").is_dir()]
     if given:
         return given[0]
-    if run.inputs[0] != run.folder("clean"):
+    if run.inputs[0].resolve() != run.folder("clean").resolve():
         return None
     folder = run.folder("dedup") / "edges"
     if not folder.is_dir():

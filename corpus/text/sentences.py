@@ -7,9 +7,9 @@ import re
 WRAPPED = 50  # a line at least this long may go on in the next one; a shorter one is a heading, an item, a verse
 
 _BREAK = re.compile(
-    r"""[。！？]+[”’」』）】》"]* \s*      # Chinese: no space needed
-      | …{2,}[”’」』）】》"]* \s*
-      | [.!?]+["'”’)\]]* \s+             # Latin: `3.14` and `a.b` stay whole
+    r"""(?<![。！？])[。！？]+[”’」』）】》"]* \s*      # Chinese: no space needed
+      | (?<!…)…{2,}[”’」』）】》"]* \s*
+      | (?<![.!?])[.!?]+["'”’)\]]* \s+             # Latin: `3.14` and `a.b` stay whole
       | \n\s*""",
     re.VERBOSE,
 )

@@ -93,7 +93,9 @@ def test_headlines_say_who_won() -> None:
         "The adapter beats the control, 2 sets to 1. Fewest bits per byte: the adapter on a and b, the control on c."
     )
     assert headline(set_scores({"a": worse, "b": worse})).startswith("The control beats the adapter, 2 sets to 0.")
-    assert headline(set_scores({"a": scores(1, 2, 3)})).endswith("Fewest bits per byte: the base on a.")
+    assert headline(set_scores({"a": scores(1, 2, 3)})).endswith(
+        "the base on a. The adapter is no better than the base it was trained on: a."
+    )
     assert headline(set_scores({"a": scores(3, 2, 2)})) == (
         "Adapter and control are level, 0 sets each. Fewest bits per byte: a draw on a."
     )
