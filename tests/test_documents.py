@@ -53,6 +53,15 @@ def test_a_truncated_file_is_named(tmp_path: Path, write_documents: Callable[...
         list(aligned_batches([path]))
 
 
+def test_a_file_damaged_in_its_middle_is_named(tmp_path: Path, write_documents: Callable[..., Path]) -> None:
+    path = write_documents(tmp_path / "part.parquet", [f"text {number}" * 50 for number in range(500)])
+    data = bytearray(path.read_bytes())
+    data[200:1500] = bytes(1300)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"part\.parquet is not a whole Parquet file"):
+        list(aligned_batches([path]))
+
+
 def test_folders_without_parts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         list_parts(tmp_path / "nowhere")

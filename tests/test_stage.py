@@ -119,6 +119,44 @@ def test_a_folder_of_the_users_is_not_replaced(lengths: Run) -> None:
     assert (lengths.output / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_folder_of_another_stage_or_of_the_input_is_not_replaced(lengths: Run) -> None:
+    execute(Lengths(), lengths)
+    before = digests(lengths.data)
+    with pytest.raises(UserError, match="holds what lengths wrote"):
+        execute(Lengths(), dataclasses.replace(lengths, stage="other"))
+    for output in (lengths.inputs[0], lengths.inputs[0] / "inside", lengths.data):
+        with pytest.raises(UserError, match="cannot be the output of lengths"):
+            execute(Lengths(), dataclasses.replace(lengths, output=output))
+    after = {path: digest for path, digest in digests(lengths.data).items() if not path.startswith(".corpusmill/locks")}
+    assert after.items() <= before.items()
+
+
+def test_an_output_may_be_a_link_and_survives_a_kill_between_two_renames(lengths: Run) -> None:
+    (lengths.data / "disk").mkdir()
+    lengths.output.symlink_to(lengths.data / "disk")
+    execute(Lengths(), lengths)
+    assert execute(Lengths(), lengths)["rows"]["in"] == 40
+    before = digests(lengths.output)
+    (lengths.data / "disk").rename(lengths.data / ".disk.outdated")  # as the kill leaves it
+    with pytest.raises(RuntimeError):
+        execute(Crasher(), lengths)
+    assert digests(lengths.output) == before
+
+
+def test_others_documents_with_one_id_are_refused(lengths: Run, write_documents: Callable[..., Path]) -> None:
+    path = write_documents(lengths.data / "mine.parquet", ["one", "two"], id=["a", "a"])
+    with pytest.raises(UserError, match="the id a occurs twice"):
+        execute(Lengths(), dataclasses.replace(lengths, inputs=(path,), reports=None))
+
+
+def test_others_documents_may_count_their_rows_and_lack_texts(lengths: Run) -> None:
+    path = lengths.data / "mine.parquet"
+    pl.DataFrame({"id": [1, 2], "text": ["one", None]}).write_parquet(path)
+    run = dataclasses.replace(lengths, inputs=(path,), reports=None)
+    execute(Lengths(), run)
+    assert pl.read_parquet(run.output / "mine.parquet").rows() == [("1", 3), ("2", 0)]
+
+
 def test_a_second_run_waits_and_is_then_refused(lengths: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame, "LOCK_SECONDS", 0.2)
     execute(Lengths(), lengths)

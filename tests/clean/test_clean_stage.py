@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import platform
@@ -105,6 +106,38 @@ def test_any_table_with_id_and_text_will_do(tmp_path: Path) -> None:
         clean((tmp_path / "none.parquet",), tmp_path)
 
 
+def test_a_foreign_table_gets_our_types_or_a_plain_refusal(tmp_path: Path) -> None:
+    table = pl.DataFrame({"id": [7], "text": ["This is a sentence in plain English."], "label": [3]})
+    table = table.with_columns(
+        date=pl.lit(datetime.datetime(2024, 1, 2, 3)), meta=pl.struct(stars=5), lang=pl.lit("en_US")
+    )
+    table.write_parquet(tmp_path / "mine.parquet")
+    clean((tmp_path / "mine.parquet",), tmp_path)
+    row = pl.read_parquet(tmp_path / "clean/mine.parquet").to_dicts()[0]
+    assert [row[name] for name in ("id", "label", "date", "meta", "lang")] == [
+        "7",
+        "3",
+        "2024-01-02",
+        '{"stars": 5}',
+        "en",
+    ]
+    for wrong in (pl.struct(a=1).alias("title"), pl.lit("x").alias("messages"), pl.lit("x").alias("batch")):
+        table.with_columns(wrong).write_parquet(tmp_path / "wrong.parquet")
+        with pytest.raises(UserError, match=rf"wrong\.parquet: the column `{wrong.meta.output_name()}` should hold"):
+            clean((tmp_path / "wrong.parquet",), tmp_path)
+    pl.concat([table, table]).write_parquet(tmp_path / "twice.parquet")
+    with pytest.raises(UserError, match="7"):
+        clean((tmp_path / "twice.parquet",), tmp_path)
+
+
+def test_nothing_beside_parquet_is_left_unread(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pl.DataFrame({"id": ["a"], "text": ["one"]}).write_parquet(tmp_path / "in/a.parquet")
+    (tmp_path / "in/b.jsonl").write_text('{"text": "two"}')
+    with pytest.raises(UserError, match=r"b\.jsonl lies beside Parquet"):
+        clean((tmp_path / "in",), tmp_path)
+
+
 def test_jsonl_of_pages_and_of_documents(tmp_path: Path) -> None:
     article = "".join(f"<p>Paragraph {n} says something about backups and files.</p>" for n in range(9))
     pages = [{"url": "http://a/", "html": f"<article>{article}</article>"}, {"url": "http://b/", "html": "<div>" * 600}]
@@ -146,7 +179,7 @@ def test_golden(tmp_path: Path, workers: int) -> None:
         pl.DataFrame(rows).write_parquet(tmp_path / f"in/part-x-0-{number:05d}.parquet")
     clean((tmp_path / "in",), tmp_path, workers=workers)
     digest = hashlib.sha256(documents(tmp_path).write_json().encode()).hexdigest()[:16]
-    assert (stage.VERSION, digest) == (1, GOLDEN), "the output of clean changed: raise VERSION and set the new digest"
+    assert (stage.VERSION, digest) == (2, GOLDEN), "the output of clean changed: raise VERSION and set the new digest"
 
 
 def test_pydoc_pages_hold_nothing_of_this_machine(tmp_path: Path) -> None:

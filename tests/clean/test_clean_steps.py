@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
 import pytest
+from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus.clean.decode import decode, hostile, scrub_surrogates
-from corpus.clean.extract import extract
-from corpus.clean.language import SIMPLIFIED, TRADITIONAL, detect_language
+from corpus.clean.extract import block_text, extract
+from corpus.clean.language import SIMPLIFIED, TRADITIONAL, detect_language, nearest_language
 from corpus.clean.normalise import normalise
 from corpus.clean.personal import is_chinese_id, mask_personal_data, passes_luhn
 
@@ -61,6 +63,20 @@ def test_guards() -> None:
     assert hostile("<div>" * 501, 500) == "too_deep"
     assert hostile("<a " + "x='1' " * 20_000 + ">", 500) == "long_tag"
     assert hostile("<ul><li><b>x</b></ul>" * 5_000, 500) is None
+    assert hostile("<b></i>" * 600, 500) == "too_deep", "a stray end tag closes nothing"
+    assert hostile("<b><div></b>" * 600, 500) == "too_deep"
+    assert hostile("<div><font>x</div></i>" * 5_000, 500) is None
+
+
+@pytest.mark.parametrize("repeated", [" ", "\u3000 ", "a", "a@", "a.", "1", "1 ", "1-", "\u200c", "+1 ", "<A", "\xa0"])
+def test_no_text_takes_long(repeated: str) -> None:
+    text = f"x{repeated * (60_000 // len(repeated))}y"
+    started = time.process_time()
+    detect_language(text)
+    mask_personal_data(normalise(text))
+    block_text(BeautifulSoup(f"<pre>{text}</pre>", "lxml"))
+    decode(b"\xff", f"charset={text[1:-1]}é")
+    assert time.process_time() - started < 2
 
 
 def test_the_script_tables_are_pairs() -> None:
@@ -82,6 +98,22 @@ def test_the_script_tables_are_pairs() -> None:
 )
 def test_languages(text: str, language: str) -> None:
     assert {detect_language(text) for _ in range(3)} == {(language, detect_language(text)[1])}
+
+
+@pytest.mark.parametrize(
+    ("stated", "text", "languages", "language"),
+    [
+        ("zh", "學校", ["zh-Hans", "zh-Hant"], "zh-Hant"),
+        ("zh", "学校", ["zh"], "zh"),
+        ("zh-CN", "學校", ["zh-Hans", "zh-Hant"], "zh-Hans"),
+        ("zh_TW", "x", ["zh-Hans", "zh-Hant"], "zh-Hant"),
+        ("zh-Hant-HK", "学校", ["zh-Hans", "zh-Hant"], "zh-Hant"),
+        ("zh-TW", "x", ["zh-Hans"], "zh-TW"),
+        ("EN", "x", ["en"], "en"),
+    ],
+)
+def test_a_stated_language_is_one_of_ours(stated: str, text: str, languages: list[str], language: str) -> None:
+    assert nearest_language(stated, text, languages) == language
 
 
 @pytest.mark.parametrize(

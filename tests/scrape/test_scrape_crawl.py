@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
 import threading
+import time
+import tracemalloc
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from protego import Protego
 
 from corpus.errors import UserError
 from corpus.params import Scrape, SiteSource
-from corpus.scrape.crawl import crawl, links_of
+from corpus.scrape.crawl import Cache, Fetcher, crawl, links_of
 from corpus.scrape.serve import served
 from corpus.scrape.urls import normalise_url, refused_address
 
@@ -107,6 +112,83 @@ def test_a_second_crawl_asks_nothing_and_a_new_as_of_asks_again(site: tuple[str,
     assert len(asked) > count
 
 
+def test_a_failure_is_asked_for_again(
+    site: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, _ = site
+    for broken in ("/robots.txt", "/"):
+        with monkeypatch.context() as patch:
+            patch.setitem(PAGES, broken, (503, HTML, b""))
+            with pytest.raises(UserError, match="status 503"):
+                list(crawl(source(base), Scrape(), tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setitem(PAGES, "/a.html", (429, HTML, b""))
+        first = {row["url"]: row for row in crawl(source(base), Scrape(), tmp_path)}
+    assert first[base + "/a.html"]["reason"] == "scrape.error.status"
+    again = {row["url"]: row for row in crawl(source(base, name="other"), Scrape(), tmp_path)}
+    assert b"page a" in again[base + "/a.html"]["body"]
+    assert len(list(tmp_path.glob("crawl/*"))) == 1, "a new name fetches nothing again"
+
+
+def test_compressed_bodies_stay_small(
+    site: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, _ = site
+    bomb = gzip.compress(bytes(50_000_000))
+    bodies = {
+        "/a.html": ("gzip", gzip.compress(b"<p>small")),
+        "/b.html": ("gzip", bomb),
+        "/landed.html": ("gzip, gzip", gzip.compress(bomb)),
+        "/soft": ("gzip", b"no gzip"),
+    }
+    for path, (encoding, body) in bodies.items():
+        monkeypatch.setitem(PAGES, path, (200, HTML | {"content-encoding": encoding}, body))
+    tracemalloc.start()
+    rows = {row["url"].removeprefix(base): row for row in crawl(source(base), Scrape(), tmp_path)}
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+    assert rows["/a.html"]["body"] == b"<p>small"
+    assert rows["/b.html"]["reason"] == "scrape.too_large"
+    assert rows["/hop"]["reason"] == rows["/soft"]["reason"] == "scrape.error.fetch"
+
+
+def test_a_dripping_server_does_not_hold_the_crawl(tmp_path: Path) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/" else 404)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(100 if self.path == "/" else 0):
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.raises(UserError, match="takes too long"):
+        list(crawl(source(f"http://127.0.0.1:{server.server_port}"), Scrape(timeout_s=0.1), tmp_path))
+    server.shutdown()
+    server.server_close()
+
+
+def test_robots_txt_may_lie_elsewhere_and_ask_for_a_day(
+    site: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, _ = site
+    monkeypatch.setitem(PAGES, "/moved.txt", PAGES["/robots.txt"])
+    monkeypatch.setitem(PAGES, "/robots.txt", (301, {"location": "/moved.txt"}, b""))
+    rows = {row["url"].removeprefix(base): row for row in crawl(source(base), Scrape(), tmp_path)}
+    assert rows["/secret.html"]["reason"] == "scrape.robots"
+    cache = Cache(tmp_path / "cache")
+    with Fetcher(source(base), Scrape(), cache) as fetcher:
+        host = base.removeprefix("http://")
+        fetcher.robots[host] = Protego.parse("User-agent: *\nCrawl-delay: 86400")
+        fetcher._wait_turn(base)
+        assert 50 < fetcher.next_time[host] - time.monotonic() <= 60
+
+
 def test_a_stopped_crawl_goes_on_where_it_was(site: tuple[str, list[str]], tmp_path: Path) -> None:
     base, asked = site
     crawling = crawl(source(base), Scrape(), tmp_path)
@@ -147,5 +229,6 @@ def test_any_link_is_refused_or_stays_as_it_is(link: str) -> None:
 
 
 @given(st.binary(max_size=200))
+@example(b"<![foo[ bar ]]>")
 def test_links_are_found_in_any_bytes(body: bytes) -> None:
     assert all(link.startswith("http") for link in links_of(body, "http://a.example/"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 
 from corpus.errors import UserError
-from corpus.params import Params
+from corpus.params import Params, RowSource
 from corpus.scrape import stage
 from corpus.scrape.buckets import part_count
 from corpus.stage import Metrics, Run, execute
@@ -114,6 +115,32 @@ def test_html_text_and_parquet_sources(tmp_path: Path) -> None:
     assert (row["text"], row["licence"], row["meta"]) == ("p", "CC0", '{"n": 1}')
     assert scrape(tmp_path / "first", sources, limit=1)["rows"]["in"] == 3
     assert str(tmp_path) not in (tmp_path / "reports/scrape.json").read_text()
+
+
+def test_each_input_and_each_kind_is_a_source_of_its_own(tmp_path: Path) -> None:
+    paths = []
+    for name in ("d1/a_2.jsonl", "d2/a.jsonl", "d3/a.jsonl", "mixed/page.html", "mixed/README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        paths.append(write_lines(tmp_path / name, [{"text": f"a text in {name}"}]))
+    paths[3:] = [tmp_path / "mixed"]
+    sources = stage.sources_of_paths(paths)
+    assert [source.name for source in sources] == ["a_2", "a", "a_3", "mixed_text", "mixed_html"]
+    (tmp_path / "out").mkdir()
+    assert stage.gather(sources, Params().scrape, tmp_path, tmp_path / "out")["rows"]["kept"] == 5
+    same = [RowSource(name="a", kind="jsonl", path=path) for path in paths[:2]]
+    (tmp_path / "same").mkdir()
+    with pytest.raises(UserError, match="a comes twice with batch 0"):
+        stage.gather(same, Params().scrape, tmp_path, tmp_path / "same")
+
+
+def test_names_and_urls_that_are_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / "site/") + "/页.html".encode("gbk"))).write_bytes(b"<p>a</p>")
+    rows = write_lines(tmp_path / "rows.jsonl", [{"url": "http://a/\ud800", "html": "<p>b</p>"}])
+    metrics = scrape(tmp_path, [{"name": "site", "kind": "html", "path": str(tmp_path / "site")}, jsonl(rows)])
+    assert metrics["dropped_by_reason"] == {"scrape.error.encoding": 1}
+    page = pl.read_parquet(tmp_path / "scrape/part-site-0-00000.parquet")
+    assert page["url"].to_list() == ["file://site/%D2%B3.html"]
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
