@@ -8,8 +8,8 @@ import re
 import charset_normalizer
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-_META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{2,40})", re.I)
-_HEADER_CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{2,40})", re.I)
+_META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=[\s\"']*([A-Za-z0-9_.:-]{2,40})", re.I)
+_HEADER_CHARSET = re.compile(r"charset\s*=[\s\"']*([A-Za-z0-9_.:-]{2,40})", re.I)
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "iso8859-1": "cp1252", "ascii": "cp1252", "shift_jis": "cp932"}
 
 MAX_BYTES = 20_000_000
@@ -24,6 +24,8 @@ _UNNESTED = frozenset(
         "p li dt dd option optgroup tr td th thead tbody tfoot colgroup",
     )
 )
+# An end tag that meets an open element of a higher rank than its own closes nothing (libxml2's rule).
+_RANK = {"div": 1, "table": 2, "head": 3, "body": 3, "html": 4}
 
 
 def decode(body: bytes, content_type: str | None = None) -> str | None:
@@ -96,16 +98,22 @@ def scrub_surrogates(text: str) -> str:
 def hostile(html: str, max_depth: int) -> str | None:
     """Why a page would choke a parser: `too_deep` or `long_tag`. None if it is fit to be parsed.
 
-    >>> hostile("<div>" * 600, 500), hostile("<p>" * 600, 500)
-    ('too_deep', None)
+    >>> hostile("<div>" * 600, 500), hostile("<p>" * 600, 500), hostile("<b></i>" * 600, 500)
+    ('too_deep', None, 'too_deep')
     """
     if _LONG_TAG.search(html):
         return "long_tag"
-    depth = 0
-    for closing, tag, self_closed in _TAG.findall(html):
-        if self_closed or tag.lower() in _UNNESTED:
+    stack: list[str] = []
+    for closing, name, self_closed in _TAG.findall(html):
+        tag = name.lower()
+        if self_closed or tag in _UNNESTED:
             continue
-        depth = max(0, depth - 1) if closing else depth + 1
-        if depth > max_depth:
+        if not closing:
+            stack.append(tag)
+        elif tag in stack:
+            start = len(stack) - 1 - stack[::-1].index(tag)
+            if all(_RANK.get(inner, 0) <= _RANK.get(tag, 0) for inner in stack[start:]):
+                del stack[start:]
+        if len(stack) > max_depth:
             return "too_deep"
     return None

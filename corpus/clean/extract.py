@@ -111,7 +111,7 @@ def block_text(element: Tag | None) -> str:
         return ""
     pieces: list[str] = []
     _collect(element, pieces)
-    text = re.sub(r"[ \t]*\n", "\n", "".join(pieces).replace("\xa0", " "))
+    text = re.sub(r"(?<![ \t])[ \t]+\n", "\n", "".join(pieces).replace("\xa0", " "))
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from langdetect import DetectorFactory, LangDetectException, detect_langs
 from langdetect.detector_factory import init_factory
@@ -17,7 +18,9 @@ _KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa]")
 _HANGUL = re.compile(r"[\uac00-\ud7af\u1100-\u11ff]")
 _THAI = re.compile(r"[\u0e01-\u0e5b]")
 _LETTER = re.compile(r"[^\W\d_]")
-_NO_PROSE = re.compile(r"https?://\S+|\S+@\S+|<[A-Z]+>|\d+")
+_NO_PROSE = re.compile(r"https?://\S+|\S{1,64}@\S{1,255}|<[A-Z]+>|\d+")
+
+_SCRIPT_OF_REGION = {"cn": "zh-hans", "sg": "zh-hans", "tw": "zh-hant", "hk": "zh-hant", "mo": "zh-hant"}
 
 # Frequent characters whose simplified and traditional forms differ, pair by pair, each form used in one script only.
 SIMPLIFIED = (
@@ -63,12 +66,30 @@ def detect_language(text: str) -> tuple[str, float]:
         return chinese_script(text)
     if len(_THAI.findall(text)) > letters / 2:
         return "th", 1.0
-    prose = _NO_PROSE.sub(" ", text)[:MODEL_CHARS]
+    prose = _NO_PROSE.sub(" ", text[: 4 * MODEL_CHARS])[:MODEL_CHARS]
     try:
         best = detect_langs(prose)[0]
     except LangDetectException:
         return "und", 0.0
     return {"zh-cn": "zh-Hans", "zh-tw": "zh-Hant"}.get(best.lang, best.lang), round(float(best.prob), 4)
+
+
+def nearest_language(stated: str, text: str, languages: Sequence[str]) -> str:
+    """The one of some languages that a tag means; the tag itself if none is.
+
+    Chinese without its script gets that of its region, or else the one its text is in.
+
+    >>> [nearest_language(tag, "学习", ["en", "zh-Hans", "zh-Hant"]) for tag in ("en_US", "zh", "zh-TW", "de-AT")]
+    ['en', 'zh-Hans', 'zh-Hant', 'de-AT']
+    """
+    known = {language.lower(): language for language in languages}
+    tag = stated.strip().lower().replace("_", "-")
+    first, *more = tag.split("-")
+    tags = ["-".join([first, *more[:count]]) for count in range(len(more), -1, -1)]
+    if first == "zh" and not {"hans", "hant"} & set(more):
+        region = next((script for place, script in _SCRIPT_OF_REGION.items() if place in more), None)
+        tags.insert(1, region or chinese_script(text)[0].lower())
+    return next((known[tag] for tag in tags if tag in known), stated)
 
 
 def chinese_script(text: str) -> tuple[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import re
 import signal
 import tempfile
@@ -16,21 +17,23 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 from pydantic import BaseModel
 
 from corpus.clean.decode import MAX_BYTES, decode, hostile, scrub_surrogates
 from corpus.clean.extract import extract
-from corpus.clean.language import detect_language, load_profiles
+from corpus.clean.language import detect_language, load_profiles, nearest_language
 from corpus.clean.normalise import normalise
 from corpus.clean.personal import mask_personal_data
 from corpus.documents import DOCUMENT, DROPPED, DROPPED_TEXT_CHARS, part_writer, render_messages, write_table
 from corpus.errors import UserError
 from corpus.params import Clean, Rules
+from corpus.scrape.rows import SUFFIXES
 from corpus.stage import Metrics, Part, Run, add_metrics, batches, count_rows, link, map_parts, side_by_side
 
 READS = ("scrape",)
-VERSION = 1
+VERSION = 2
 _PART_NAME = re.compile(r"^part-(?P<source>[A-Za-z0-9_]+)-(?P<batch>\d+)-\d+\.parquet$")
 _LIBRARIES = ("trafilatura", "beautifulsoup4", "lxml", "langdetect", "charset-normalizer")
 _DEFAULTS = {
@@ -95,6 +98,7 @@ def _as_parts(run: Run) -> Iterator[tuple[Run, Metrics]]:
     """
     nothing = count_rows(rows_in=0, dropped={})
     if any(path.suffix == ".parquet" or any(path.glob("*.parquet")) for path in run.inputs):
+        _refuse_other_files(run.inputs)
         yield run, nothing
         return
     missing = [path for path in run.inputs if not path.exists()]
@@ -115,6 +119,48 @@ def _as_parts(run: Run) -> Iterator[tuple[Run, Metrics]]:
         yield dataclasses.replace(run, inputs=(folder,), limit=None), unreadable
 
 
+def _refuse_other_files(inputs: Sequence[Path]) -> None:
+    """Raise UserError where documents lie beside the Parquet, or in folders below it, that would not be read."""
+    suffixes = [suffix for kind in SUFFIXES.values() for suffix in kind]
+    for path in inputs:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            read = file.suffix == ".parquet" and file.parent in (path, path.parent)
+            if file.suffix.lower() in suffixes and not read and file.is_file():
+                raise UserError(f"{file} lies beside Parquet and would not be read: name one kind of file with --input")
+
+
+def _as_documents(part: Part, batch: pl.DataFrame) -> pl.DataFrame:
+    """The batch with the types of DOCUMENT: numbers and times become strings, nested `meta` JSON.
+
+    Raises UserError naming the column that cannot be converted.
+    """
+    for field in DOCUMENT:
+        if field.name not in batch.columns or field.name == "text":
+            continue
+        column = batch[field.name]
+        is_text = field.type in (pa.string(), pa.large_string())
+        try:
+            if field.name == "meta" and column.dtype.is_nested():
+                values = [
+                    None if value is None else json.dumps(value, sort_keys=True, default=str)
+                    for value in column.to_list()
+                ]
+                column = pl.Series(field.name, values, pl.String)
+            elif field.name == "date" and isinstance(column.dtype, pl.Datetime):
+                column = column.dt.date()
+            if is_text:
+                if column.dtype.is_nested():
+                    raise TypeError(f"it holds {column.dtype}")
+                column = column.cast(pl.String)
+            else:
+                pa.array(column.to_list(), field.type)
+        except (pl.exceptions.PolarsError, pa.ArrowException, TypeError, ValueError) as error:
+            wanted, said = "text" if is_text else field.type, str(error).partition("\n")[0][:200]
+            raise UserError(f"{part}: the column `{field.name}` should hold {wanted}: {said}") from None
+        batch = batch.with_columns(column)
+    return batch
+
+
 def _clean_part(
     params: Clean, rules: Rules | None, licence: str | None, lang: str | None, part: Part, folder: Path
 ) -> Metrics:
@@ -123,13 +169,19 @@ def _clean_part(
     dropped: list[dict[str, Any]] = []
     counts: dict[str, Counter[str]] = {"languages": Counter(), "personal_data": Counter(), "extractors": Counter()}
     rows_in = characters = 0
+    seen: set[str] = set()
     with part_writer(DOCUMENT, folder / part.name) as writer:
         for batch in batches(part, None, _DEFAULTS):
             if not {"text", "body"} & set(batch.columns):
                 raise UserError(f"{part} has neither a column `text` nor `body`: clean needs one of them")
             documents = []
-            for row in batch.iter_rows(named=True):
+            for row in _as_documents(part, batch).iter_rows(named=True):
                 rows_in += 1
+                if row["id"] is None or row["id"] in seen:
+                    raise UserError(
+                        f"{part}: row {rows_in}: the id {row['id']!r} is missing or came before: give each row its own"
+                    )
+                seen.add(row["id"])
                 try:
                     document, extractor, found = _in_time(row, params, rules, licence, lang)
                 except _Refused as refused:
@@ -176,7 +228,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
         raise _TooSlow
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)  # again, since a destructor swallows what it raises
     try:
         yield
     finally:
@@ -210,7 +262,7 @@ def clean_row(
             raise _Refused("clean.pii", ", ".join(sorted(found)))
         text = masked
     stated = row.get("lang") or lang
-    language, score = (stated, 1.0) if stated else detect_language(text)
+    language, score = (nearest_language(stated, text, params.languages), 1.0) if stated else detect_language(text)
     if language not in params.languages:
         raise _Refused("clean.language", f"{language} {score:.2f}", text)
     messages = _clean_messages(row.get("messages"), params.pii == "mask")

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -29,7 +30,9 @@ TRIES = 3
 MAX_REDIRECTS = 5
 PAGE_TYPES = ("text/html", "application/xhtml+xml", "text/plain")
 MAX_ROBOTS_BYTES = 500_000
-_NOT_FETCHED = ("source", "rules", "licence", "lang", "batch", "scrub", "soft_error")
+MAX_CRAWL_DELAY_S = 60.0  # robots.txt may ask for more: a day between two pages would be no crawl
+PAGE_TIMEOUTS = 10  # a whole page may take so many times timeout_s, which is for each wait on the server
+_NOT_FETCHED = ("name", "rules", "licence", "lang", "batch", "scrub", "soft_error")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +164,7 @@ class Fetcher:
         self.next_time: dict[str, float] = {}
 
     def __enter__(self) -> Fetcher:
-        headers = {"User-Agent": self.scrape.user_agent}
+        headers = {"User-Agent": self.scrape.user_agent, "Accept-Encoding": "gzip"}
         # Proxies from the environment are for the outside, not for what we serve ourselves.
         trust = self.source.serve is None
         self.client = self.stack.enter_context(
@@ -177,7 +180,8 @@ class Fetcher:
         cached = self.cache.get(url)
         if cached is None:
             cached, headers = self._follow(url, hosts)
-            self.cache.put(url, cached, headers)
+            if not _may_pass(cached):  # otherwise the next run asks again
+                self.cache.put(url, cached, headers)
         return cached
 
     def _follow(self, url: str, hosts: set[str]) -> tuple[Answer, list[tuple[str, str]]]:
@@ -193,8 +197,8 @@ class Fetcher:
                 return Answer(url, reason="scrape.error.fetch", detail=self._public(_say(error))), []
             content_type = headers.get("content-type", "")
             kept = list(headers.items())
-            if 300 <= status < 400 and "location" in headers:
-                target = normalise_url(self._public(urljoin(self._actual(current), headers["location"])), current)
+            if _redirects(status, headers):
+                target = self._target(current, headers)
                 if target is None:
                     return Answer(url, reason="scrape.error.redirect", detail="to no web address"), kept
                 current = target
@@ -214,28 +218,50 @@ class Fetcher:
             return "scrape.error.redirect", f"leaves the site for {urlsplit(url).netloc}"
         if not first and not wanted(url, self.source.allow, self.source.deny):
             return "scrape.error.redirect", f"to {path_and_query(url)}, which the source denies"
-        if not self.source.serve and not self.source.private_addresses:
-            try:
-                address = refused_address(url)
-            except OSError as error:
-                return "scrape.error.fetch", f"{urlsplit(url).hostname} has no address: {error}"
-            if address:
-                return "scrape.error.fetch", f"{address} is not public: private_addresses: true allows it"
-        try:
-            allowed = self._robots(url).can_fetch(url, self.scrape.user_agent)
-        except (httpx.HTTPError, OSError) as error:
-            return "scrape.error.fetch", self._public(_say(error))
-        return None if allowed else ("scrape.robots", "robots.txt forbids it")
-
-    def _robots(self, url: str) -> Protego:
-        """The host's robots.txt; none is none, and a server that fails on it forbids everything (RFC 9309)."""
+        not_public = self._refused_address(url)
+        if not_public:
+            return "scrape.error.fetch", not_public
         host = urlsplit(url).netloc
         if host not in self.robots:
-            status, headers, body = self._get(urljoin(url, "/robots.txt"), MAX_ROBOTS_BYTES)
-            plain = "html" not in headers.get("content-type", "")  # a soft 404 is no robots.txt
-            text = body.decode("utf-8", "replace") if status == 200 and plain else ""
-            self.robots[host] = Protego.parse("User-agent: *\nDisallow: /" if status >= 500 else text)
-        return self.robots[host]
+            try:
+                self.robots[host] = self._robots(urljoin(url, "/robots.txt"))
+            except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+                return "scrape.error.fetch", self._public(_say(error))
+        allowed = self.robots[host].can_fetch(url, self.scrape.user_agent)
+        return None if allowed else ("scrape.robots", "robots.txt forbids it")
+
+    def _refused_address(self, url: str) -> str | None:
+        """Why the host of a URL must not be asked, by its address."""
+        if self.source.serve or self.source.private_addresses:
+            return None
+        try:
+            address = refused_address(url)
+        except OSError as error:
+            return f"{urlsplit(url).hostname} has no address: {error}"
+        return f"{address} is not public: private_addresses: true allows it" if address else None
+
+    def _robots(self, url: str) -> Protego:
+        """The robots.txt at a URL or up to five redirects on. None is none; one that fails forbids all (RFC 9309).
+
+        Raises httpx.HTTPError where it fails.
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            status, headers, body = self._get(url, MAX_ROBOTS_BYTES)
+            if status == 429 or status >= 500:
+                raise httpx.HTTPError(f"robots.txt: status {status}")
+            target = self._target(url, headers) if _redirects(status, headers) else None
+            if target is None:
+                plain = "html" not in headers.get("content-type", "")  # a soft 404 is no robots.txt
+                return Protego.parse(body.decode("utf-8", "replace") if status == 200 and plain else "")
+            not_public = self._refused_address(target)
+            if not_public:
+                raise httpx.HTTPError(f"robots.txt: {not_public}")
+            url = target
+        return Protego.parse("")
+
+    def _target(self, url: str, headers: httpx.Headers) -> str | None:
+        """Where a redirect leads; None if to no web address."""
+        return normalise_url(self._public(headers["location"]), url)
 
     def _get(self, url: str, max_bytes: int) -> tuple[int, httpx.Headers, bytes]:
         """One request, tried again where the connection fails: status, headers, and a byte too many at most."""
@@ -243,13 +269,8 @@ class Fetcher:
             self._wait_turn(url)
             try:
                 with self.client.stream("GET", self._actual(url)) as response:
-                    body = b""
-                    if response.status_code == 200:
-                        for chunk in response.iter_bytes():
-                            body += chunk
-                            if len(body) > max_bytes:
-                                body = body[: max_bytes + 1]
-                                break
+                    deadline = time.monotonic() + PAGE_TIMEOUTS * self.scrape.timeout_s
+                    body = _body(response, max_bytes, deadline) if response.status_code == 200 else b""
                     return response.status_code, response.headers, body
             except httpx.TransportError:
                 if not left:
@@ -263,7 +284,7 @@ class Fetcher:
             return
         time.sleep(max(0.0, self.next_time.get(host, 0.0) - time.monotonic()))
         asked = self.robots[host].crawl_delay(self.scrape.user_agent) if host in self.robots else None
-        self.next_time[host] = time.monotonic() + max(self.source.delay_s, float(asked or 0))
+        self.next_time[host] = time.monotonic() + max(self.source.delay_s, min(float(asked or 0), MAX_CRAWL_DELAY_S))
 
     def _actual(self, url: str) -> str:
         """Where a URL really is: for a served site at a port of this run, which nobody else gets to see."""
@@ -276,6 +297,39 @@ class Fetcher:
     def _public(self, text: str) -> str:
         base = (self.source.public_base or "http://localhost/").rstrip("/")
         return text.replace(self.served_base, base) if self.served_base else text
+
+
+def _may_pass(answer: Answer) -> bool:
+    """Whether a failure is one that a later run may not meet."""
+    overloaded = answer.reason == "scrape.error.status" and re.search(r" (429|5\d\d)$", answer.detail or "")
+    return answer.reason == "scrape.error.fetch" or bool(overloaded)
+
+
+def _redirects(status: int, headers: httpx.Headers) -> bool:
+    return 300 <= status < 400 and "location" in headers
+
+
+def _body(response: httpx.Response, max_bytes: int, deadline: float) -> bytes:
+    """The body, a byte more than `max_bytes` at most, however far its few bytes would inflate.
+
+    Raises httpx.HTTPError for an encoding that we did not ask for, a broken one, and a body that takes too long.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity", "gzip", "x-gzip"):
+        raise httpx.DecodingError(f"the body comes as {encoding}: gzip was asked for")
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16) if "gzip" in encoding else None
+    body = bytearray()
+    for chunk in response.iter_raw():
+        if time.monotonic() > deadline:
+            raise httpx.HTTPError("the page takes too long")
+        room = max_bytes + 1 - len(body)
+        try:
+            body += inflater.decompress(chunk, room) if inflater else chunk[:room]
+        except zlib.error as error:
+            raise httpx.DecodingError(f"broken gzip: {error}") from None
+        if len(body) > max_bytes:
+            break
+    return bytes(body)
 
 
 def _say(error: Exception) -> str:
@@ -307,7 +361,8 @@ def links_of(body: bytes, url: str) -> list[str]:
     except UnicodeDecodeError:
         text = body.decode("latin-1")
     parser = _Links()
-    parser.feed(text)
+    with contextlib.suppress(AssertionError):  # its word for `<![foo[`; what came before stands
+        parser.feed(text)
     base = normalise_url(parser.base, url) if parser.base else url
     found = (normalise_url(link, base or url) for link in parser.links)
     return list(dict.fromkeys(link for link in found if link))

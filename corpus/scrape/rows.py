@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from corpus.documents import DROPPED_TEXT_CHARS, document_id, open_part, render_messages
 from corpus.errors import UserError
@@ -66,6 +68,8 @@ def document_of(row: Mapping[str, Any], text_field: str) -> Row:
         if not isinstance(html, str | bytes):
             return _refused("scrape.error.text", f"html is {type(html).__name__}, not a string")
         url = row.get("url") if isinstance(row.get("url"), str) else None
+        if url is not None and not _is_utf8(url):
+            return _refused("scrape.error.encoding", "url holds half of a character (a lone surrogate)")
         body = html if isinstance(html, bytes) else html.encode("utf-8", "surrogatepass")
         content_type = row.get("content_type")
         # What is a string here was decoded already, whatever charset the page declares.
@@ -114,7 +118,7 @@ def files_of(path: Path, kind: str) -> list[tuple[Path, str]]:
     Raises UserError where there is none.
     """
     if path.is_file():
-        return [(path, path.name)]
+        return [(path, _readable(path.name))]
     suffixes = SUFFIXES[kind]
     if path.is_dir():
         found = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes]
@@ -128,7 +132,12 @@ def files_of(path: Path, kind: str) -> list[tuple[Path, str]]:
         raise UserError(f"sources: {path} does not exist: name a file, a folder, or a pattern with *")
     if not found:
         raise UserError(f"sources: {path} matches no {' or '.join(suffixes)} file: there is nothing to read")
-    return sorted((p, p.relative_to(root).as_posix()) for p in found)
+    return sorted((p, _readable(p.relative_to(root).as_posix())) for p in found)
+
+
+def _readable(name: str) -> str:
+    """A file name as it is, or with its bytes quoted where they are not UTF-8."""
+    return name if _is_utf8(name) else quote(os.fsencode(name))
 
 
 def _html_page(source: HtmlSource, path: Path, name: str) -> Row:
@@ -189,7 +198,7 @@ def _bytes_as_text(value: Any) -> str:
 def _text_file(path: Path, name: str) -> Row:
     raw = path.read_bytes()
     try:
-        columns: Row = {"text": raw.decode("utf-8-sig"), "title": path.stem}
+        columns: Row = {"text": raw.decode("utf-8-sig"), "title": Path(name).stem}
     except UnicodeDecodeError as error:
         columns = _refused("scrape.error.encoding", f"byte {error.start} is not UTF-8")
         columns |= {

@@ -63,7 +63,11 @@ def _write_source(
     source: AnySource, records: Iterable[dict[str, Any]], scrape: Scrape, work: Path, output: Path, seen: SeenIds
 ) -> Metrics:
     """Spill a source's records by id, then write part by part: rows sorted by id, each id once."""
-    folder = work / f"{source.name}-{source.batch}"
+    name = f"{source.name}-{source.batch}"
+    refused = output / f"dropped-{name}.parquet"
+    if refused.exists():
+        raise UserError(f"sources: {source.name} comes twice with batch {source.batch}: rename one or raise its batch")
+    folder = work / name
     spill = Spill(folder)
     dropped: list[dict[str, Any]] = []
     size = rows_in = 0
@@ -83,8 +87,8 @@ def _write_source(
     for ids in own_ids:
         seen.add(ids)
     shutil.rmtree(folder)
-    counts = count_rows(rows_in=rows_in, dropped=_write_dropped(source, dropped, output))
-    return counts | {"sources": {f"{source.name}-{source.batch}": counts["rows"] | {"bytes": size, "parts": parts}}}
+    counts = count_rows(rows_in=rows_in, dropped=_write_dropped(source, dropped, refused))
+    return counts | {"sources": {name: counts["rows"] | {"bytes": size, "parts": parts}}}
 
 
 def _in_order(rows: Iterable[dict[str, Any]], seen: set[str], dropped: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -124,38 +128,40 @@ def _given(source: AnySource, row: dict[str, Any]) -> dict[str, Any]:
     return {"licence": row.get("licence") or source.licence, "lang": row.get("lang") or source.lang}
 
 
-def _write_dropped(source: AnySource, dropped: list[dict[str, Any]], output: Path) -> dict[str, int]:
+def _write_dropped(source: AnySource, dropped: list[dict[str, Any]], path: Path) -> dict[str, int]:
     for row in dropped:
         text = (
             row.get("text") if "text" in row else row.get("body", b"")[:DROPPED_TEXT_CHARS].decode("utf-8", "replace")
         )
         row |= {"source": source.name, "batch": source.batch, "text": text[:DROPPED_TEXT_CHARS] if text else None}
     dropped.sort(key=lambda row: (row["id"], row["reason"], row["detail"] or ""))
-    name = f"dropped-{source.name}-{source.batch}.parquet"
-    write_table(pa.Table.from_pylist(dropped, schema=DROPPED), output / name)
+    write_table(pa.Table.from_pylist(dropped, schema=DROPPED), path)
     return dict(sorted(Counter(row["reason"] for row in dropped).items()))
 
 
 def sources_of_paths(paths: Sequence[Path]) -> list[AnySource]:
-    """Sources for files and folders named on the command line, by what they hold.
+    """Sources for files and folders named on the command line: one for each kind of file that they hold.
 
     Raises UserError for what is missing or of no known kind.
     """
     sources: list[AnySource] = []
     for path in paths:
-        kind = next((kind for kind, suffixes in SUFFIXES.items() if _holds(path, suffixes)), None)
-        if kind is None:
+        kinds = [kind for kind, suffixes in SUFFIXES.items() if _holds(path, suffixes)]
+        if not kinds:
             known = ", ".join(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
             raise UserError(f"{path} is missing or holds none of {known}: name a file or folder with --input")
-        name = re.sub(r"[^A-Za-z0-9_]+", "_", path.stem).strip("_") or document_id(path.stem)[:8]
-        taken = [source.name for source in sources]
-        name = f"{name}_{len(sources)}" if name in taken else name
-        model = HtmlSource if kind == "html" else RowSource
-        sources.append(model.model_validate({"name": name, "kind": kind, "path": path}))
+        stem = re.sub(r"[^A-Za-z0-9_]+", "_", path.stem).strip("_") or document_id(path.stem)[:8]
+        for kind in kinds:
+            name = wanted = f"{stem}_{kind}" if len(kinds) > 1 else stem
+            number = len(sources)
+            while name in (source.name for source in sources):
+                name, number = f"{wanted}_{number}", number + 1
+            model = HtmlSource if kind == "html" else RowSource
+            sources.append(model.model_validate({"name": name, "kind": kind, "path": path}))
     return sources
 
 
 def _holds(path: Path, suffixes: Sequence[str]) -> bool:
     if path.is_dir():
-        return any(p.suffix.lower() in suffixes for p in path.rglob("*"))
+        return any(p.suffix.lower() in suffixes and p.is_file() for p in path.rglob("*"))
     return path.is_file() and path.suffix.lower() in suffixes

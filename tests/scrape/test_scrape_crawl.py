@@ -27,7 +27,7 @@ from corpus.scrape.urls import normalise_url, refused_address
 INDEX = (
     b"<a href=/a.html>a</a><a href='b.html#x'>b</a><a href=/secret.html>s</a><a href=/big.html>big</a>"
     b"<a href=/png>p</a>"
-    b"<a href=/gone>g</a><a href=/hop>h</a><a href=/away>w</a><a href='mailto:x@y'>m</a><a href='http://['>broken</a>"
+    b"<a href=/nowhere>n</a><a href=/gone>g</a><a href=/hop>h</a><a href=/away>w</a><a href='mailto:x@y'>m</a><a href='http://['>broken</a>"
     b"<a href='http://elsewhere.example/'>e</a><a href=/denied.html>d</a><a href=/soft>t</a>"
 )
 HTML = {"content-type": "text/html"}
@@ -42,6 +42,7 @@ PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/hop": (302, {"location": "/landed.html"}, b""),
     "/landed.html": (200, HTML, b"landed"),
     "/away": (302, {"location": "http://10.0.0.1/"}, b""),
+    "/nowhere": (302, {"location": "http://["}, b""),
     "/denied.html": (200, HTML, b"denied"),
     "/soft": (200, HTML, b"<title>Error - no such thing</title>"),
 }
@@ -87,6 +88,7 @@ def test_every_link_ends_as_page_or_reason(site: tuple[str, list[str]], tmp_path
         "/png": "scrape.content_type",
         "/gone": "scrape.error.status",
         "/away": "scrape.error.redirect",
+        "/nowhere": "scrape.error.redirect",
         "/soft": "scrape.error.soft",
     }
     assert set(rows) - {path for path in rows if "reason" in rows[path]} == {

@@ -135,12 +135,12 @@ def test_each_input_and_each_kind_is_a_source_of_its_own(tmp_path: Path) -> None
 
 def test_names_and_urls_that_are_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
-    Path(os.fsdecode(os.fsencode(tmp_path / "site/") + "/页.html".encode("gbk"))).write_bytes(b"<p>a</p>")
+    Path(os.fsdecode(os.fsencode(tmp_path / "site/") + "/青禾.html".encode("gbk"))).write_bytes(b"<p>a</p>")
     rows = write_lines(tmp_path / "rows.jsonl", [{"url": "http://a/\ud800", "html": "<p>b</p>"}])
     metrics = scrape(tmp_path, [{"name": "site", "kind": "html", "path": str(tmp_path / "site")}, jsonl(rows)])
     assert metrics["dropped_by_reason"] == {"scrape.error.encoding": 1}
     page = pl.read_parquet(tmp_path / "scrape/part-site-0-00000.parquet")
-    assert page["url"].to_list() == ["file://site/%D2%B3.html"]
+    assert page["url"].to_list() == ["file://site/%C7%E0%BA%CC.html"]
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
