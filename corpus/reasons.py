@@ -32,6 +32,8 @@ REASONS: dict[str, str] = {
     "augment.length": "the length differs too much from the parent's",
     "augment.language": "the generated text is in another language",
     "augment.duplicate": "the generated text equals a document of the corpus",
+    "pack.no_answer": "nothing in it is to be learned: a dialogue in which the assistant answers nobody, or no text",
+    "pack.template": "the chat template of the base model cannot render the dialogue turn by turn",
     "pack.mixture": "pack.mixture takes only a part of its language's documents",
 }
 

@@ -19,10 +19,11 @@ READS = ()
 VERSION = 1
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
+TEXTS = ("en.txt", "zh.txt")  # in data/reference, as the graph has them
 MAX_THREADS = 2  # a tiny model gains nothing from more, and loses much where cores are shared
 WARMUP, DECAY = 0.05, 0.3  # of all steps: the rate climbs linearly, stays, and falls linearly to zero
 
-# ChatML with the markers of a document; {% generation %} is what tells the answers' tokens from the rest.
+# ChatML with the markers of a document; trainers elsewhere find the answers by {% generation %}.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ bos_token + message['role'] + '\\n' }}"
@@ -38,7 +39,7 @@ CHAT_TEMPLATE = (
 def run(run: Run) -> Metrics:
     """Write a model and its tokenizer into the output, as `AutoModelForCausalLM` and `AutoTokenizer` read them.
 
-    With `base.model` null, trains on `base.texts` (or --input; by default the texts of data/reference) and counts their
+    With `base.model` null, trains on `base.texts` (or --input; by default TEXTS of data/reference) and counts their
     documents. A named model counts as one row. Raises UserError naming base.model or base.texts.
     """
     os.environ["RAYON_NUM_THREADS"] = str(run.workers)  # before tokenizers starts its threads
@@ -46,7 +47,7 @@ def run(run: Run) -> Metrics:
     prepare_torch(min(run.workers, MAX_THREADS), settings.seed)
     if settings.model is not None:
         return _adopt(settings, settings.model, run.output)
-    paths = [*(run.inputs or settings.texts)] or sorted((run.data / "reference").glob("*.txt"))
+    paths = [*(run.inputs or settings.texts)] or default_texts(run.data / "reference")
     documents = read_texts(paths)[: run.limit]
     tokenizer = train_tokenizer(documents, settings)
     model, loss = train_model(tokenizer, documents, settings)
@@ -74,6 +75,14 @@ def _adopt(settings: Base, name: str, output: Path) -> Metrics:
     }
 
 
+def default_texts(folder: Path) -> list[Path]:
+    """Those of TEXTS that exist. Raises UserError naming base.texts if none does."""
+    found = [folder / name for name in TEXTS if (folder / name).is_file()]
+    if not found:
+        raise UserError(f"base.texts: {folder} has neither {' nor '.join(TEXTS)}: restore them, or name others")
+    return found
+
+
 def read_texts(paths: Sequence[Path]) -> list[str]:
     """The documents of text files, which stand between lines of `---`. Raises UserError naming base.texts."""
     documents: list[str] = []
@@ -85,7 +94,7 @@ def read_texts(paths: Sequence[Path]) -> list[str]:
             raise UserError(f"base.texts: {path} cannot be read ({reason}); name UTF-8 text files") from None
         documents += split_documents(text)
     if not documents:
-        raise UserError(f"base.texts: {', '.join(map(str, paths)) or 'data/reference'} holds no text to train on")
+        raise UserError(f"base.texts: {', '.join(map(str, paths))} holds no text to train on")
     return documents
 
 

@@ -25,6 +25,7 @@ from train.pack import Document, read_shard
 READS = ()
 VERSION = 1
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")  # pickled ones (.bin) could run code of their own
 PINNED = {"en": "en.jsonl", "zh": "zh.jsonl"}  # in data/evaluation
 WINDOW = 1024  # tokens a model sees at once, if it can see as many
 TEST_CHARACTERS = 4_000  # of a test document; few long ones would otherwise be the whole set
@@ -70,8 +71,11 @@ def run(run: Run) -> Metrics:
         sets = [dataclasses.replace(one, documents=one.documents[: run.limit]) for one in sets]
     tasks = [Task("base", None), Task("adapted", adapter), Task("control", adapter / "control")]
     for task in tasks[1:]:
-        if task.adapter is not None and not (task.adapter / "adapter_config.json").is_file():
-            raise UserError(f"{task.adapter} holds no adapter: run `train finetune`, or name one with --input")
+        for name in ADAPTER_FILES:
+            if task.adapter is not None and not (task.adapter / name).is_file():
+                raise UserError(
+                    f"{task.adapter} holds no adapter: {name} is missing; run `train finetune` or name one with --input"
+                )
     at_once, threads = share_cores(base, len(tasks), run.workers)
     work = functools.partial(score_model, base, sets, run.params.evaluate, threads)
     results = {task.name: result for task, result in run_tasks(work, tasks, at_once)}
@@ -143,8 +147,13 @@ def score_model(base: Path, sets: Sequence[EvaluationSet], settings: Evaluate, t
     model = load_model(base, "base.model").to(device())
     if task.adapter is not None:
         from peft import PeftModel
+        from safetensors import SafetensorError
 
-        model = PeftModel.from_pretrained(model, task.adapter).to(device())
+        try:
+            model = PeftModel.from_pretrained(model, task.adapter).to(device())
+        except (SafetensorError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"{task.adapter} does not fit the base ({first}): run `train finetune`") from None
     model.eval()
     window = min(getattr(model.config, "max_position_embeddings", WINDOW), WINDOW)
     result: Metrics = {}

@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from corpus.errors import UserError
 from corpus.executor import run_tasks
 from corpus.params import Finetune
 from corpus.stage import Metrics, Run, count_rows, file_digest, write_plot
-from train.models import device, load_model, prepare_torch, share_cores
+from train.models import IGNORED, device, load_model, prepare_torch, share_cores
 
 READS = ()
-VERSION = 1
+VERSION = 2
 
 PACKS = {"adapted": "train", "control": "control"}  # the adapters, and what each is trained on
 VALIDATION_ROWS = 64  # drawn by finetune.seed, the same for both: enough to choose by, cheap enough to ask often
-WHOLE = "whole.json"  # in a checkpoint that was written to its end: its files and their sizes
+PROBE = 8  # tokens of each of two documents that must not see each other
+PROBE_TOLERANCE = {"none": 1e-3, "nf4": 1e-3, "int8": 1e-2}  # of the largest logit; int8 rounds by what stands beside
+WHOLE = "whole.json"  # in a checkpoint written to its end: its files and their sizes, and whether training ended there
 LOSSES = {"loss": "train", "eval_loss": "validation"}  # as the Trainer and as the plot call them
 LOGGED = ("step", "epoch", "loss", "grad_norm", "learning_rate", "eval_loss")  # no times: they change from run to run
 
@@ -53,10 +56,11 @@ def run(run: Run) -> Metrics:
     """
     pack, base, settings = run.inputs[0] if run.inputs else run.folder("pack"), run.folder("base"), run.params.finetune
     documents = {name: _count_documents(pack / folder) for name, folder in PACKS.items()}
-    key = _key(pack, base, settings)
+    model = run.params.base.model
+    base_name = "data/base" if model is None or Path(model).is_dir() else model
+    key = _key(pack, base, base_name, settings)
     checkpoints = run.home / "checkpoints" / key
     at_once, threads = share_cores(base, len(PACKS), run.workers)
-    base_name = run.params.base.model or "data/base"
     tasks = [Task(name, pack, base, base_name, checkpoints / name, settings, threads) for name in PACKS]
     results = {task.name: result for task, result in run_tasks(train_adapter, tasks, at_once)}
     shutil.copytree(checkpoints / "adapted" / "finished", run.output, dirs_exist_ok=True)
@@ -86,11 +90,11 @@ def load_pack(folder: Path) -> Any:
         raise UserError(f"{folder} is no pack: run `train pack`, or name a folder of packs with --input") from None
 
 
-def _key(pack: Path, base: Path, settings: Finetune) -> str:
+def _key(pack: Path, base: Path, base_name: str, settings: Finetune) -> str:
     """What the training depends on: checkpoints of one key are never taken up by another."""
     files = sorted([*base.glob("*.safetensors"), *pack.glob("*/*.arrow")])
     digests = [[str(path.relative_to(path.parents[1])), file_digest(path)] for path in files]
-    content = json.dumps([VERSION, settings.model_dump(mode="json"), digests])
+    content = json.dumps([VERSION, base_name, settings.model_dump(mode="json"), digests])
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
@@ -132,11 +136,17 @@ def _train(task: Task, output: Path) -> None:
     prepare_torch(task.threads, settings.seed)
     rows = load_pack(task.pack / PACKS[task.name]).select_columns(["input_ids", "labels", "position_ids"])
     validation = _validation_rows(task)
-    model = attach_adapter(load_model(task.base, "base.model", quantization=settings.quantization), settings)
+    model = load_model(task.base, "base.model", quantization=settings.quantization)
+    refuse_if_documents_mix(model, PROBE_TOLERANCE[settings.quantization])
+    model = attach_adapter(model, settings)
     row_tokens = len(rows[0]["input_ids"])
     steps = math.ceil(settings.tokens / (settings.batch_size * settings.gradient_accumulation * row_tokens))
     trainer = make_trainer(model, rows, validation, settings, steps, task)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(task.checkpoints))
+    checkpoint = last_whole_checkpoint(task.checkpoints)
+    if checkpoint and has_ended(checkpoint):
+        load_ended(trainer, checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     save_adapter(model, output, task.base_name)
     best = trainer.state.best_metric
     result = {
@@ -156,6 +166,30 @@ def _validation_rows(task: Task) -> Any:
     rows = load_pack(task.pack / "validation").select_columns(["input_ids", "labels", "position_ids"])
     drawn = np.random.default_rng(task.settings.seed).permutation(len(rows))[:VALIDATION_ROWS]
     return rows.select(sorted(drawn.tolist()))
+
+
+def refuse_if_documents_mix(model: Any, tolerance: float = PROBE_TOLERANCE["none"]) -> None:
+    """Raises UserError where a packed document's logits depend on the one before it in the row, as they do in
+    architectures that do not take position_ids for the bounds of their attention."""
+    import torch
+
+    random = torch.Generator().manual_seed(0)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    tokens = torch.randint(vocabulary, (1, 2 * PROBE), generator=random).to(model.device)
+    positions = torch.arange(PROBE, device=model.device)[None]
+    model.eval()
+    try:
+        with torch.no_grad():
+            alone = model(input_ids=tokens[:, PROBE:], position_ids=positions, use_cache=False).logits
+            packed = model(input_ids=tokens, position_ids=positions.repeat(1, 2), use_cache=False).logits[:, PROBE:]
+        apart = bool((packed - alone).abs().max() <= tolerance * alone.abs().max())
+    except (TypeError, ValueError):  # it takes no position_ids
+        apart = False
+    if not apart:
+        raise UserError(
+            f"base.model: documents packed into a row see each other in {type(model).__name__}; "
+            "name a model whose attention follows position_ids, such as Llama, Qwen, Mistral or Gemma"
+        )
 
 
 def attach_adapter(model: Any, settings: Finetune) -> Any:
@@ -195,7 +229,16 @@ def make_trainer(model: Any, rows: Any, validation: Any, settings: Finetune, ste
                 control.should_evaluate = len(validation) > 0
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}", control.should_training_stop)
+
+    class PerLabel(Trainer):
+        """Validates by the loss per label; the library's is a mean of batches, whatever labels each has."""
+
+        def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+            metrics = {"eval_loss": loss_per_label(self.model, self.get_eval_dataloader())}
+            self.log(metrics)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            return metrics
 
     model.config.use_cache = False
     every = math.ceil(steps / settings.evaluations)
@@ -228,7 +271,7 @@ def make_trainer(model: Any, rows: Any, validation: Any, settings: Finetune, ste
         disable_tqdm=task.name != "adapted" or not sys.stderr.isatty(),
     )
     stopping = [EarlyStoppingCallback(settings.patience)] if len(validation) else []
-    trainer = Trainer(
+    trainer = PerLabel(
         model,
         arguments,
         train_dataset=rows,
@@ -237,6 +280,24 @@ def make_trainer(model: Any, rows: Any, validation: Any, settings: Finetune, ste
     )
     trainer.remove_callback(PrinterCallback)  # the log has it
     return trainer
+
+
+def loss_per_label(model: Any, rows: Iterable[dict[str, Any]]) -> float:
+    """Nats per label of batches of rows. Raises UserError where there is no label at all."""
+    import torch
+
+    model.eval()
+    nats, labels = 0.0, 0
+    with torch.no_grad():
+        for batch in rows:
+            inputs = {name: values.to(model.device) for name, values in batch.items()}
+            count = int((inputs["labels"][:, 1:] != IGNORED).sum())  # a row's first token is predicted by none
+            if count:
+                nats += count * model(**inputs, use_cache=False).loss.item()
+                labels += count
+    if not labels:
+        raise UserError("the validation pack holds no label: run `train pack` again")
+    return nats / labels
 
 
 def save_adapter(model: Any, folder: Path, base_name: str) -> None:
@@ -253,27 +314,42 @@ def save_adapter(model: Any, folder: Path, base_name: str) -> None:
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
 
 
-def mark_whole(checkpoint: Path) -> None:
-    """Note the files of a checkpoint and their sizes, now that all are written."""
+def mark_whole(checkpoint: Path, ended: bool) -> None:
+    """Note the files of a checkpoint and their sizes, now that all are written, and whether training ended there."""
     files = {path.name: path.stat().st_size for path in sorted(checkpoint.iterdir()) if path.name != WHOLE}
-    (checkpoint / WHOLE).write_text(json.dumps(files))
+    (checkpoint / WHOLE).write_text(json.dumps({"files": files, "ended": ended}))
 
 
-def last_whole_checkpoint(folder: Path) -> str | None:
+def has_ended(checkpoint: Path) -> bool:
+    """Whether training ended at a whole checkpoint, at its last step or early."""
+    return bool(json.loads((checkpoint / WHOLE).read_text())["ended"])
+
+
+def load_ended(trainer: Any, checkpoint: Path) -> None:
+    """Take up the state and the best weights of a training that ended at a checkpoint, and train no further."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+    from transformers import TrainerState
+
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    best = Path(trainer.state.best_model_checkpoint or checkpoint).name
+    set_peft_model_state_dict(trainer.model, load_peft_weights(str(checkpoint.parent / best), device="cpu"))
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint that was written to its end; what a kill left of others is deleted."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     whole = [path for path in found if is_whole(path)]
     for path in found:
         if path not in whole:
             shutil.rmtree(path)
-    return str(whole[-1]) if whole else None
+    return whole[-1] if whole else None
 
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint has its mark and every file in its full size."""
     try:
-        files = json.loads((checkpoint / WHOLE).read_text())
-    except (OSError, ValueError):
+        files = json.loads((checkpoint / WHOLE).read_text())["files"]
+    except (OSError, ValueError, KeyError):
         return False
     return all(
         (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in files.items()

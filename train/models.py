@@ -12,6 +12,7 @@ from typing import Any
 
 from corpus.errors import UserError
 
+IGNORED = -100  # the label that no loss counts
 SMALL_PARAMETERS = 50_000_000  # up to here a model fills one core; several train side by side
 
 
@@ -52,6 +53,8 @@ def load_tokenizer(source: str | Path, key: str, revision: str | None = None) ->
 
 
 def _load(auto_class: Any, source: str | Path, key: str, revision: str | None, options: dict[str, Any]) -> Any:
+    from safetensors import SafetensorError
+
     local = Path(source).is_dir()
     if isinstance(source, Path) and not local:
         raise UserError(f"{source} does not exist: run `train {source.name}`, which writes it")
@@ -59,7 +62,7 @@ def _load(auto_class: Any, source: str | Path, key: str, revision: str | None, o
         return auto_class.from_pretrained(
             str(source), revision=revision, trust_remote_code=False, local_files_only=local, **options
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[:1]
         raise UserError(
             f"{key}: {str(source)!r} cannot be loaded ({' '.join(first) or type(error).__name__}); "

@@ -1,6 +1,7 @@
 """Tokenises the shards and packs the documents into rows of one length, best fit first, as finetune reads them.
 
-Three packs: train and validation from the shard, and control: as many tokens as train has of *unfiltered* documents.
+Three packs: train and validation from the shard, and control: *unfiltered* documents, with as many tokens of each
+language as train has, or all where fewer exist.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,11 @@ from corpus.documents import list_parts, open_part
 from corpus.errors import UserError
 from corpus.params import Pack
 from corpus.stage import Metrics, Run, batches, count_rows, side_by_side
-from train.models import load_tokenizer
+from train.models import IGNORED, load_tokenizer
 
 READS = ("clean", "split")
-VERSION = 1
+VERSION = 2
 
-IGNORED = -100  # the label that no loss counts
 TOKENIZER_BATCH = 256  # documents
 CONTROL_BYTES = 3  # times the bytes of train are read for the control: noise may take more tokens a byte, or fewer
 
@@ -53,12 +53,17 @@ class Piece:
     labels: np.ndarray  # int32, IGNORED where nothing is to be learned
 
 
+class UnfitError(Exception):
+    """A document of which nothing can be learned; says the reason."""
+
+
 def run(run: Run) -> Metrics:
     """Write `train`, `validation` and `control`, each for `datasets.load_from_disk`.
 
     Columns: input_ids, labels and position_ids (list<int32>, pack.length long), document_ids (list<string>) and
-    document_lengths (list<int32>) of the documents in the row; what follows them is padding.
-    Raises UserError where a shard, the tokenizer or its marks of the assistant's tokens are missing.
+    document_lengths (list<int32>) of the documents in the row; what follows them is padding. Each row has a label.
+    What is dropped is counted of train and validation. Raises UserError where a shard or the tokenizer is missing, and
+    where nothing is left of train.
     """
     os.environ["RAYON_NUM_THREADS"] = str(run.workers)  # before tokenizers starts its threads
     settings = run.params.pack
@@ -67,14 +72,27 @@ def run(run: Run) -> Metrics:
     shards = {name: list(read_shard(run.folder("shard") / name))[: run.limit] for name in ("train", "validation")}
     if not shards["train"]:
         raise UserError(f"{run.folder('shard') / 'train'} holds no document to train on: see reports/split.json")
-    packs = {name: _pieces(tokenizer, repeat(documents, settings), settings) for name, documents in shards.items()}
-    tokens = sum(len(piece.tokens) for piece in packs["train"])
-    control = control_documents(run, CONTROL_BYTES * sum(len(d.text.encode()) for d in shards["train"]))
-    packs["control"] = first_tokens(_pieces(tokenizer, control, settings), tokens)
+    repeated = {name: repeat(documents, settings) for name, documents in shards.items()}
+    packs: dict[str, list[Piece]] = {}
+    unfit: dict[str, str] = {}
+    for name, documents in repeated.items():
+        packs[name], reasons = _pieces(tokenizer, documents, settings)
+        unfit |= reasons
+    if not packs["train"]:
+        why = dict(Counter(unfit.values())) or "pack.mixture takes none"
+        raise UserError(f"{run.folder('shard') / 'train'} holds nothing to learn: {why}")
     documents = [*shards["train"], *shards["validation"]]
-    left_out = sum(copies(document.id, document.lang, settings) == 0 for document in documents)
+    left_out = [document.id for document in documents if copies(document.id, document.lang, settings) == 0]
+    dropped = Counter([*unfit.values(), *("pack.mixture" for _ in left_out)])
+    enough_bytes: Counter[str] = Counter()
+    for document in repeated["train"]:
+        enough_bytes[document.lang] += CONTROL_BYTES * len(document.text.encode())
+    control = control_documents(run, enough_bytes)
     languages = {document.id: document.lang for document in [*documents, *control]}
-    return count_rows(rows_in=len(documents), dropped={"pack.mixture": left_out} if left_out else {}) | {
+    packs["control"] = first_tokens(
+        _pieces(tokenizer, control, settings)[0], tokens_by_language(packs["train"], languages), languages
+    )
+    return count_rows(rows_in=len(documents), dropped=dropped) | {
         name: _write_pack(run.output / name, pieces, settings.length, tokenizer, languages)
         for name, pieces in packs.items()
     }
@@ -117,25 +135,28 @@ def _document(row: dict[str, Any]) -> Document:
     return Document(row["id"], row["text"], row["lang"] or "und", row["messages"] or None)
 
 
-def control_documents(run: Run, enough_bytes: int) -> list[Document]:
-    """Documents as they were before dedup and filter, in an order drawn by hash; `enough_bytes` of them are enough.
+def control_documents(run: Run, enough_bytes: Mapping[str, int]) -> list[Document]:
+    """Documents as they were before dedup and filter, in an order drawn by hash, until there are enough of a language.
 
     None is in validation or test, or resembles one that is.
     """
     held_out = held_out_ids(run)
     columns = {"lang": None, "messages": None, "split": None}
-    order: list[tuple[float, str, int]] = []  # hash, id, bytes of each copy
+    order: list[tuple[float, str, str, int]] = []  # hash, id, language, bytes of each copy
     for part in side_by_side(dataclasses.replace(run, limit=None)):
         for batch in batches(part, ["text"], columns):
             sizes = batch.select("id", "lang", size=pl.col("text").str.len_bytes())
             for document, lang, size in sizes.filter(~pl.col("id").is_in(held_out)).iter_rows():
                 order += [
-                    (_hash(run.params.pack.seed, "control", document, copy), document, size)
+                    (_hash(run.params.pack.seed, "control", document, copy), document, lang or "und", size)
                     for copy in range(copies(document, lang or "und", run.params.pack))
                 ]
-    order.sort()
-    read = np.cumsum([0, *(size for _, _, size in order)])
-    chosen = [document for (_, document, _), before in zip(order, read, strict=False) if before < enough_bytes]
+    chosen: list[str] = []
+    read: Counter[str] = Counter()
+    for _, document, lang, size in sorted(order):
+        if read[lang] < enough_bytes.get(lang, 0):
+            chosen.append(document)
+            read[lang] += size
     found: dict[str, Document] = {}
     for part in side_by_side(dataclasses.replace(run, limit=None)):
         for batch in batches(part, ["text"], columns):
@@ -201,24 +222,39 @@ def _hash(seed: int, purpose: str, document: str, number: int) -> float:
 # ---- tokens ----------------------------------------------------------------------------------------------------------
 
 
-def _pieces(tokenizer: Any, documents: Sequence[Document], settings: Pack) -> list[Piece]:
-    """The documents as pieces of at most pack.length tokens, in their order."""
+def _pieces(tokenizer: Any, documents: Sequence[Document], settings: Pack) -> tuple[list[Piece], dict[str, str]]:
+    """The documents as pieces of at most pack.length tokens, in their order, and why others have none, by id.
+
+    Pieces without a label, such as the start of a long question, are left out: they would use up the budget.
+    """
     once = {document.id: document for document in documents}
     encoded: dict[str, list[Piece]] = {}
-    for document, tokens, labels in encode(tokenizer, list(once.values())):
+    unfit: dict[str, str] = {}
+    for document, tokens, labels in encode(tokenizer, list(once.values()), unfit):
         starts = range(0, len(tokens), settings.length)
         labels[starts] = IGNORED  # the token before it in the row is another document's
-        encoded[document] = [
+        pieces = [
             Piece(document, tokens[start : start + settings.length], labels[start : start + settings.length])
             for start in starts
         ]
-    return [piece for document in documents for piece in encoded[document.id]]
+        encoded[document] = [piece for piece in pieces if has_label(piece)]
+        if not encoded[document]:
+            unfit[document] = "pack.no_answer"
+    return [piece for document in documents for piece in encoded.get(document.id, [])], unfit
 
 
-def encode(tokenizer: Any, documents: Sequence[Document]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def has_label(piece: Piece) -> bool:
+    """Whether anything of a piece is to be learned."""
+    return bool((piece.labels != IGNORED).any())
+
+
+def encode(
+    tokenizer: Any, documents: Sequence[Document], unfit: dict[str, str]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Ids, tokens and labels: texts between the tokenizer's beginning and end marks, dialogues by its chat template.
 
-    In a dialogue only the assistant's tokens have labels; without a template it is its text.
+    In a dialogue only the assistant's tokens have labels; without a template it is its text. Dialogues of which nothing
+    can be learned are left out, and the reason noted in `unfit`.
     """
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
@@ -227,36 +263,69 @@ def encode(tokenizer: Any, documents: Sequence[Document]) -> Iterator[tuple[str,
         texts = tokenizer([document.text for document in batch], add_special_tokens=False, verbose=False)["input_ids"]
         for document, ids in zip(batch, texts, strict=True):
             if document.messages and tokenizer.chat_template:
-                yield document.id, *encode_dialogue(tokenizer, document)
+                try:
+                    yield document.id, *encode_dialogue(tokenizer, document.messages)
+                except UnfitError as error:
+                    unfit[document.id] = str(error)
             else:
                 tokens = np.array([*start, *ids, *end], np.int32)
                 yield document.id, tokens, tokens.copy()
 
 
-def encode_dialogue(tokenizer: Any, document: Document) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of a dialogue, and labels where the assistant speaks. Raises UserError where none would be left."""
-    rendered = tokenizer.apply_chat_template(
-        document.messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-    )
-    tokens = np.array(rendered["input_ids"], np.int32)
-    mask = np.array(rendered["assistant_masks"], bool)
-    if not mask.any():
-        speaks = any(message["role"] == "assistant" for message in document.messages or [])
-        cure = "the chat template of base.model has no {% generation %} marks: add them" if speaks else "drop it"
-        raise UserError(
-            f"document {document.id}: no token of its dialogue is the assistant's, so there is no label; {cure}"
-        )
-    return tokens, np.where(mask, tokens, IGNORED).astype(np.int32)
+def encode_dialogue(tokenizer: Any, messages: Messages) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of a dialogue, and labels where the assistant answers. Raises UnfitError where none does or can be found.
+
+    An answer is what the dialogue up to it has more than the dialogue before it with the prompt to answer: so any chat
+    template will do that renders turn by turn. What the assistant says first of all answers nobody.
+    """
+    answers = [turn for turn, message in enumerate(messages) if turn and message["role"] == "assistant"]
+    if not answers:
+        raise UnfitError("pack.no_answer")
+    if not tokenizer.is_fast:
+        raise UserError("base.model: its tokenizer does not say where its tokens stand: add a tokenizer.json to it")
+    whole = _render(tokenizer, messages)
+    encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    tokens = np.array(encoded["input_ids"], np.int32)
+    starts = np.array([start for start, _ in encoded["offset_mapping"]])
+    labels = np.full_like(tokens, IGNORED)
+    for turn in answers:
+        asked = _render(tokenizer, messages[:turn], add_generation_prompt=True)
+        answered = _render(tokenizer, messages[: turn + 1])
+        if not (answered.startswith(asked) and whole.startswith(answered)):
+            raise UnfitError("pack.template")
+        learned = (len(asked) <= starts) & (starts < len(answered))
+        labels[learned] = tokens[learned]
+    return tokens, labels
 
 
-def first_tokens(pieces: Iterable[Piece], tokens: int) -> list[Piece]:
-    """The first pieces that have so many tokens together, the last one cut to fit."""
-    chosen, left = [], tokens
+def _render(tokenizer: Any, messages: Messages, add_generation_prompt: bool = False) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    except (TemplateError, TypeError):  # it refuses the roles or their order, or adds up what is not text
+        raise UnfitError("pack.template") from None
+    return text
+
+
+def tokens_by_language(pieces: Iterable[Piece], languages: Mapping[str, str]) -> Counter[str]:
+    """Tokens of pieces by the language of their documents."""
+    tokens: Counter[str] = Counter()
     for piece in pieces:
-        if left <= 0:
-            break
-        chosen.append(Piece(piece.document, piece.tokens[:left], piece.labels[:left]))
-        left -= len(piece.tokens)
+        tokens[languages[piece.document]] += len(piece.tokens)
+    return tokens
+
+
+def first_tokens(pieces: Iterable[Piece], tokens: Mapping[str, int], languages: Mapping[str, str]) -> list[Piece]:
+    """The first pieces that have so many tokens of each language, the last ones cut to fit if that leaves a label."""
+    chosen, left = [], dict(tokens)
+    for piece in pieces:
+        lang = languages[piece.document]
+        space = left.get(lang, 0)
+        cut = Piece(piece.document, piece.tokens[:space], piece.labels[:space])
+        if has_label(cut):
+            chosen.append(cut)
+            left[lang] -= len(cut.tokens)
     return chosen
 
 
@@ -338,14 +407,11 @@ def _write_pack(
     dataset = datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint=fingerprint.hexdigest())
     dataset.save_to_disk(folder, num_shards=1)
     tokens = sum(len(piece.tokens) for piece in pieces)
-    by_language: Counter[str] = Counter()
-    for piece in pieces:
-        by_language[languages[piece.document]] += len(piece.tokens)
     return {
         "documents": len({piece.document for piece in pieces}),
         "tokens": tokens,
         "labels": int(sum((piece.labels != IGNORED).sum() for piece in pieces)),
         "rows": table.num_rows,
         "fill": tokens / max(1, table.num_rows * length),
-        "by_language": dict(by_language),
+        "by_language": dict(tokens_by_language(pieces, languages)),
     }

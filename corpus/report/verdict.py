@@ -22,7 +22,7 @@ def verdict(reports: Path) -> str:
     for name, by_model in sets.items():
         figures = [by_model[model]["bits_per_byte"] for model in ("base", "adapted", "control")]
         lines.append(f"{name:<30}" + "".join(f"{figure:>9.3f}" for figure in figures))
-    lines.append("The adapter was trained on the curated corpus, the control on as many tokens of the unfiltered one.")
+    lines.append("The adapter was trained on the curated corpus, the control on as much of the unfiltered one.")
     lines.append(headline(set_scores(sets)))
     lines.append(f"report: {reports / 'index.html'}    scores: {scores}")
     return "\n".join(lines)

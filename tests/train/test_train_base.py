@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from tiny_project import again, built, make_run, params, write_sources
 import train.base
 from corpus.errors import UserError
 from corpus.stage import execute
+from train.base import default_texts
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,24 @@ def test_a_model_that_is_nowhere_is_refused(project: Path, tmp_path: Path, monke
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=r"base\.model: './nowhere' cannot be loaded"):
         execute(train.base, make_run("base", project, tmp_path / "out", "base.model=./nowhere"))
+
+
+def test_by_default_the_two_reference_texts_are_read(tmp_path: Path):
+    folder = tmp_path / "data" / "reference"
+    folder.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"base\.texts: .*reference has neither en\.txt nor zh\.txt"):
+        execute(train.base, make_run("base", tmp_path))
+    (folder / "notes.txt").write_text("not for training")
+    (folder / "zh.txt").write_text("中文")
+    assert default_texts(folder) == [folder / "zh.txt"]
+
+
+def test_a_torn_model_is_refused(project: Path, tmp_path: Path):
+    torn = shutil.copytree(project / "data" / "base", tmp_path / "torn")
+    weights = torn / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"base\.model: .*torn.* cannot be loaded"):
+        execute(train.base, make_run("base", project, tmp_path / "out", f"base.model={torn}"))
 
 
 def test_texts_that_cannot_be_read_are_named(tmp_path: Path):

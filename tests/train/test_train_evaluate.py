@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -132,8 +133,15 @@ def test_chinese_is_scored_by_character():
 
 
 def test_refusals(project: Path, tmp_path: Path):
-    with pytest.raises(UserError, match="holds no adapter: run `train finetune`"):
+    with pytest.raises(UserError, match=r"holds no adapter: adapter_config\.json is missing; run `train finetune`"):
         execute(train.evaluate, dataclasses.replace(make_run("evaluate", project), inputs=(tmp_path,)))
+    pickled = shutil.copytree(project / "data" / "finetune", tmp_path / "pickled")
+    (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
+    with pytest.raises(UserError, match=r"pickled holds no adapter: adapter_model\.safetensors is missing"):
+        execute(train.evaluate, dataclasses.replace(make_run("evaluate", project), inputs=(pickled,)))
+    (pickled / "adapter_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(UserError, match="pickled does not fit the base"):
+        execute(train.evaluate, dataclasses.replace(make_run("evaluate", project), inputs=(pickled,)))
     (tmp_path / "en.jsonl").write_text('{"id": "a", "text": "b"}\n{"id": 1}\n')
     with pytest.raises(UserError, match=r"en\.jsonl: line 2 is not"):
         pinned_sets(tmp_path)

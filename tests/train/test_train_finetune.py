@@ -12,19 +12,24 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+import transformers
 from datasets import load_from_disk
 from tiny_project import again, built, make_run
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import train.finetune
 from corpus.errors import UserError
 from corpus.stage import Run, execute
 from train.finetune import (
     Task,
+    _key,
     attach_adapter,
     is_whole,
     last_whole_checkpoint,
+    loss_per_label,
     make_trainer,
     mark_whole,
+    refuse_if_documents_mix,
     save_adapter,
 )
 from train.models import load_model, prepare_torch
@@ -40,16 +45,11 @@ def adapter_files(folder: Path) -> dict[str, bytes]:
 
 
 def validation_loss(model: torch.nn.Module, project: Path) -> float:
-    """Mean over batches of two rows, as the Trainer has it."""
+    """Mean over the labels of all rows together."""
     rows = load_from_disk(str(project / "data" / "pack" / "validation")).with_format("torch")
-    losses, weights = [], []
-    for first in range(0, len(rows), 2):
-        batch = rows[first : first + 2]
-        inputs = {name: torch.stack(list(batch[name])) for name in ("input_ids", "labels", "position_ids")}
-        with torch.no_grad():
-            losses.append(model(**inputs, use_cache=False).loss.item())
-        weights.append(len(inputs["labels"]))
-    return sum(a * b for a, b in zip(losses, weights, strict=True)) / sum(weights)
+    inputs = {name: torch.stack(list(rows[:][name])) for name in ("input_ids", "labels", "position_ids")}
+    with torch.no_grad():
+        return model(**inputs, use_cache=False).loss.item()
 
 
 def test_packed_documents_do_not_see_each_other(project: Path):
@@ -64,8 +64,50 @@ def test_packed_documents_do_not_see_each_other(project: Path):
         rows = torch.cat([packed, packed]), torch.cat([positions, torch.arange(45)[None]])
         batch = base(input_ids=rows[0], position_ids=rows[1], use_cache=False).logits[0, 20:]
         unaware = base(input_ids=packed, use_cache=False).logits[0, 20:]
+    refuse_if_documents_mix(base)
     assert torch.allclose(together, alone, atol=1e-5) and torch.allclose(batch, alone, atol=1e-5)
     assert (unaware - alone).abs().max() > 1e-3
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 100}
+
+
+def small_model(name: str, **other: int) -> torch.nn.Module:
+    prepare_torch(1, 0)
+    config = AutoConfig.for_model(name, **SMALL, **other)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():  # a fresh one pays too little attention to show what it sees
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.2)
+    return model
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "mistral", "gemma"])
+def test_models_that_keep_documents_apart_are_taken(name: str):
+    refuse_if_documents_mix(small_model(name, intermediate_size=64, num_key_value_heads=1, max_position_embeddings=64))
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32}), ("bloom", {}), ("mamba", {"state_size": 4})],
+)
+def test_models_that_let_documents_see_each_other_are_refused(name: str, other: dict[str, int]):
+    with pytest.raises(UserError, match=rf"base\.model: .* see each other in (?i:{name})ForCausalLM.*Llama, Qwen"):
+        refuse_if_documents_mix(small_model(name, **other))
+
+
+def test_the_validation_loss_is_by_label(project: Path):
+    model = load_model(project / "data" / "base", "base.model")
+    tokens = torch.arange(10, 30).repeat(3, 1)
+    labels = tokens.clone()
+    labels[0, 3:], labels[2] = -100, -100  # one row with two labels, one with nineteen, one without
+    batches = [{"input_ids": tokens[[n]], "labels": labels[[n]]} for n in range(3)]
+    with torch.no_grad():
+        together = model.eval()(input_ids=tokens, labels=labels, use_cache=False).loss.item()
+    assert loss_per_label(model, batches) == pytest.approx(together, rel=1e-5)
+    with pytest.raises(UserError, match="holds no label"):
+        loss_per_label(model, batches[2:])
 
 
 def test_metrics_log_and_curve(project: Path):
@@ -150,7 +192,7 @@ def test_accumulated_batches_count_by_label(project: Path, tmp_path: Path):
         make_trainer(model, rows, rows.select([]), one.settings, 3, one).train()
         trained.append({name: p.detach() for name, p in model.named_parameters() if p.requires_grad})
     for name, parameter in trained[0].items():
-        assert torch.allclose(parameter, trained[1][name], atol=1e-4), name
+        assert torch.allclose(parameter, trained[1][name], atol=5e-4), name  # Adam magnifies what rounding differs in
 
 
 KILLED = """
@@ -159,10 +201,10 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from tiny_project import *
 mark_whole, marked = train.finetune.mark_whole, []
-def die_at_the_third(checkpoint):
+def die_at_the_third(checkpoint, ended):
     if len(marked) == 2:
         os.kill(os.getpid(), 9)  # it is written, but for its mark
-    marked.append(mark_whole(checkpoint))
+    marked.append(mark_whole(checkpoint, ended))
 train.finetune.mark_whole = die_at_the_third
 execute(train.finetune, again(make_run("finetune", Path(sys.argv[2]), None, *sys.argv[4:]), Path(sys.argv[3])))
 """
@@ -187,16 +229,66 @@ def test_killed_in_mid_run_it_ends_with_the_same_bytes(project: Path, tmp_path: 
     assert not list(checkpoints.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("end", "overrides"),
+    [
+        (
+            "early",
+            ["finetune.learning_rate=1000", "finetune.clip=1000", "finetune.evaluations=20", "finetune.patience=2"],
+        ),
+        ("at the last step", []),
+    ],
+)
+def test_killed_after_its_end_it_trains_no_further(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, overrides: list[str]
+):
+    one = again(make_run("finetune", project, None, *overrides), tmp_path / "one" / "out")
+    assert execute(train.finetune, one)["control"]["stopped_early"] == (end == "early")
+    two = again(one, tmp_path / "two" / "out")
+
+    def saved_but_the_control(model: torch.nn.Module, folder: Path, base_name: str) -> None:
+        if folder.parent.name == "control":
+            raise OSError("as if killed: training has ended, and nothing of it is saved")
+        save_adapter(model, folder, base_name)
+
+    def not_again(*_: object, **__: object) -> None:
+        raise AssertionError("it trains further")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train.finetune, "save_adapter", saved_but_the_control)
+        with pytest.raises(OSError, match="as if killed"):
+            execute(train.finetune, two)
+    with monkeypatch.context() as patched:
+        patched.setattr(transformers.Trainer, "train", not_again)
+        execute(train.finetune, two)
+    assert adapter_files(tmp_path / "one" / "out") == adapter_files(tmp_path / "two" / "out")
+
+
+def test_of_a_local_base_no_path_is_written(project: Path, tmp_path: Path):
+    base = project / "data" / "base"
+    run = again(make_run("finetune", project, None, f"base.model={base}"), tmp_path / "out")
+    execute(train.finetune, run)
+    name = "adapter_config.json"
+    assert (tmp_path / "out" / name).read_bytes() == (project / "data" / "finetune" / name).read_bytes()
+    assert not any(str(project).encode() in content for content in adapter_files(tmp_path / "out").values())
+
+
+def test_the_name_of_the_base_is_part_of_the_key(project: Path):
+    settings = make_run("finetune", project).params.finetune
+    keys = {_key(project / "data" / "pack", project / "data" / "base", name, settings) for name in ("data/base", "x/y")}
+    assert len(keys) == 2
+
+
 def test_only_whole_checkpoints_count(tmp_path: Path):
     for number in (5, 10, 15):
         folder = tmp_path / f"checkpoint-{number}"
         folder.mkdir()
         (folder / "weights").write_text("0123456789")
     for number in (5, 10):
-        mark_whole(tmp_path / f"checkpoint-{number}")
+        mark_whole(tmp_path / f"checkpoint-{number}", ended=False)
     (tmp_path / "checkpoint-10" / "weights").write_text("01234")
     assert is_whole(tmp_path / "checkpoint-5") and not is_whole(tmp_path / "checkpoint-10")
-    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
 
 
