@@ -113,9 +113,10 @@ def test_plots_are_drawn_offline(built: Path) -> None:
 def test_a_threshold_edit_runs_the_filter_and_what_follows(built: Path) -> None:
     before = metrics(built, "filter")["rows"]
     edit_params(built, r"bounds: .*", "bounds: {zh-Hans: {n_chars: {min: 600}}}")
-    done = command(built, "dvc", "repro", "shard")
+    done = command(built, "dvc", "repro")
     assert metrics(built, "filter")["rows"]["kept"] < before["kept"]
-    assert stages_run(done.stdout) == ["filter", "split", "augment", "shard"]
+    follows = ["filter", "split", "augment", "shard", "pack", "finetune", "evaluate", "report"]
+    assert stages_run(done.stdout) == follows
 
 
 def test_a_new_document_touches_its_own_part_only(built: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -154,3 +155,20 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"broken\.parquet is not a whole Parquet file"):
         scrape(tmp_path, [{"name": "t", "kind": "parquet", "path": str(broken)}])
     assert not (tmp_path / "scrape").exists()
+
+
+def test_golden(tmp_path: Path) -> None:
+    """Ids, parts and dropped rows of fixed sources. Changed on purpose? Raise VERSION, then set the digest."""
+    rows = [{"text": f"row {number}", "url": f"http://a/{number}"} for number in range(20)]
+    path = write_lines(tmp_path / "rows.jsonl", [*rows, {"input": "Why?", "output": "So."}, {"text": 7}])
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "a.html").write_text("<p>A page</p>")
+    pages = {"name": "pages", "kind": "html", "path": str(tmp_path / "pages"), "as": "http://pages.local/"}
+    scrape(tmp_path, [jsonl(path), pages], part_mb=0.00005)
+    found = [
+        [path.name, pl.read_parquet(path).select("id", "source", "url").rows()]
+        for path in sorted((tmp_path / "scrape").glob("part-*.parquet"))
+    ]
+    digest = hashlib.blake2b(json.dumps(found).encode(), digest_size=8).hexdigest()
+    assert len(found) > 2
+    assert (stage.VERSION, digest) == (1, "171d6148d1b38d55"), "scrape's output changed: if on purpose, raise VERSION"
