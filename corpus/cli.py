@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -169,7 +168,6 @@ def summary(run: Run, metrics: Metrics) -> str:
 
 def guarded(action: Callable[[], None]) -> int:
     """Call the action; turn our errors into one sentence on standard error and an exit code."""
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(".corpusmill/numba").resolve()))
     try:
         action()
     except UserError as error:

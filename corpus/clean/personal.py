@@ -6,6 +6,7 @@ The patterns ask for digits that stand alone, and not for `\\b`, which finds no 
 from __future__ import annotations
 
 import datetime
+import functools
 import ipaddress
 import re
 from collections.abc import Callable
@@ -48,13 +49,14 @@ def mask_personal_data(text: str) -> tuple[str, Counts]:
         ("ip", _IP, is_public_address),
     )
     for kind, pattern, holds in rules:
-        text = pattern.sub(lambda found, k=kind, h=holds: _replace(found[0], k, h, counts), text)  # type: ignore[misc]
+        text = pattern.sub(functools.partial(_placeholder, kind, holds, counts), text)
     return text, counts
 
 
-def _replace(found: str, kind: str, holds: Callable[[str], bool], counts: Counts) -> str:
-    if not holds(found):
-        return found
+def _placeholder(kind: str, holds: Callable[[str], bool], counts: Counts, found: re.Match[str]) -> str:
+    """What stands in the place of a match, which is counted; the match itself where it does not hold."""
+    if not holds(found[0]):
+        return found[0]
     counts[kind] = counts.get(kind, 0) + 1
     return f"<{kind.upper()}>"
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from typing import IO
 
 import httpx
 
@@ -27,7 +28,7 @@ def served(command: Sequence[str]) -> Iterator[str]:
     """Start a server and give the base of its URLs; stop it afterwards, whatever happened.
 
     `{port}` in the command is a free port; `python` as its first word is this Python. It runs in an empty folder, since
-    some servers list the folder they are started in, Raises UserError if it does not answer.
+    some servers list the folder they are started in. Raises UserError if it does not answer.
     """
     port = _free_port()
     words = [word.replace("{port}", str(port)) for word in command]
@@ -42,7 +43,7 @@ def served(command: Sequence[str]) -> Iterator[str]:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                preexec_fn=die_with_parent,  # no threads are running yet
+                preexec_fn=die_with_parent,  # two system calls, which wait for no other thread
             )
         except OSError as error:
             raise UserError(f"sources: serve: {shlex.join(command)} cannot be started: {error}") from None
@@ -59,15 +60,17 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], base: str, command: Sequence[str], errors: object) -> None:
+def _wait_until_it_answers(
+    process: subprocess.Popen[bytes], base: str, command: Sequence[str], errors: IO[bytes]
+) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.HTTPError):
             httpx.get(base, timeout=5, trust_env=False)
             return
         time.sleep(0.05)
-    errors.seek(0)  # type: ignore[attr-defined]
-    said = errors.read()[-300:].decode("utf-8", "replace").split("\n")  # type: ignore[attr-defined]
+    errors.seek(0)
+    said = errors.read()[-300:].decode("utf-8", "replace").split("\n")
     last = next((line for line in reversed(said) if line.strip()), "it said nothing")
     raise UserError(f"sources: serve: {shlex.join(command)} does not answer on its {{port}}: {last.strip()}")
 
