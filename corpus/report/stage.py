@@ -55,7 +55,7 @@ def run(run: Run) -> Metrics:
 
 def read_reports(folder: Path) -> dict[str, Metrics]:
     """What each stage that ran wrote into reports/STAGE.json. Raises UserError for a broken file, or none at all."""
-    stages = [*DECIDING, "measure", "reference", "perplexity", "base", "pack", "finetune", "evaluate"]
+    stages = [*DECIDING, "measure", "reference", "perplexity", "evaluate"]
     found = {}
     for stage in stages:
         path = folder / f"{stage}.json"
