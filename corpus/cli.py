@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
 from corpus.errors import StageError, UserError
-from corpus.executor import default_workers
+from corpus.executor import default_workers, die_with_parent
 from corpus.params import load
 from corpus.stage import Metrics, Run, Stage, execute, stage_folder
 
@@ -115,6 +116,8 @@ def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> N
 
 def run_stage(options: argparse.Namespace, stage: str, module: str) -> None:
     """Run one stage as the command line asks and print its summary line."""
+    if "DVC_STAGE" in os.environ:
+        die_with_parent()
     _check_numbers(options)
     for option in ("input", "limit", "set"):
         if getattr(options, option) and not options.output:

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from corpus.documents import aligned_batches, list_parts, open_part, part_writer, to_arrow
 from corpus.errors import StageError, UserError
-from corpus.executor import die_with_parent, run_tasks
+from corpus.executor import run_tasks
 from corpus.params import Params
 
 Metrics = dict[str, Any]
@@ -90,8 +90,6 @@ def execute(stage: Stage, run: Run) -> Metrics:
 
     Raises UserError for what the user can mend and StageError where the law is broken; the output is then as before.
     """
-    if "DVC_STAGE" in os.environ:
-        die_with_parent()
     started = time.perf_counter()
     run = dataclasses.replace(run, output=run.output.resolve())
     with _locked(run.home / "locks" / f"{_digest(str(run.output))}.lock", run.output):

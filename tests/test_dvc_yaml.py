@@ -66,7 +66,7 @@ def test_a_stage_depends_on_the_code_it_imports(stage: str) -> None:
 def test_a_stage_names_its_folders_parameters_and_metrics(stage: str) -> None:
     described = GRAPH[stage]
     program = "corpus" if stage in STAGES else "train"
-    assert described["cmd"] == f"{program} {stage}"
+    assert described["cmd"] == f"exec {program} {stage}"
     whole_file = described["params"] == [{"params.yaml": None}]
     assert whole_file or stage in described["params"]
     assert whole_file or set(described["params"]) <= set(Params.model_fields)
