@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import BIN
 
 from corpus.cli import STAGES, stage_module
 from corpus.params import Params
@@ -75,3 +77,10 @@ def test_a_stage_names_its_folders_parameters_and_metrics(stage: str) -> None:
     module = STAGES[stage][1] if stage in STAGES else f"train.{stage}"
     for read in stage_module(module).READS:
         assert str(stage_folder(Path("data"), read)) in described["deps"]
+
+
+def test_byte_code_is_no_dependency() -> None:
+    ignored = subprocess.run(
+        [BIN / "dvc", "check-ignore", "corpus/dedup/__pycache__/stage.cpython-311.pyc"], cwd=PROJECT, check=False
+    )
+    assert ignored.returncode == 0
