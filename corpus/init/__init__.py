@@ -21,7 +21,7 @@ TEXTS = ("data/reference/en.txt", "data/reference/zh.txt", "data/evaluation/en.j
 KINDS = {".html": "html", ".htm": "html", ".jsonl": "jsonl", ".parquet": "parquet", ".txt": "text"}
 IGNORED = {
     ".gitignore": [".corpusmill/", ".venv/", "reports/*.timing.json", "/try/"],
-    ".dvcignore": [".corpusmill", ".venv"],
+    ".dvcignore": [".corpusmill", ".venv", "__pycache__"],
 }
 
 
