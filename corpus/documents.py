@@ -164,7 +164,7 @@ def aligned_batches(
         ]
         yield pl.concat([empty[0], *(frame.drop("id") for frame in empty[1:])], how="horizontal")
         return
-    streams = [_batches_of(*named, rows) for named in zip(files, opened, wanted, strict=True)]
+    streams = [table_batches(*named, rows) for named in zip(files, opened, wanted, strict=True)]
     for batches in zip(*streams, strict=True):
         frames = [pl.DataFrame(batch) for batch in batches]
         ids = frames[0]["id"]
@@ -174,7 +174,7 @@ def aligned_batches(
         yield pl.concat([frames[0], *(frame.drop("id") for frame in frames[1:])], how="horizontal")
 
 
-def _batches_of(path: Path, file: pq.ParquetFile, names: Sequence[str], rows: int) -> Iterator[pa.Table]:
+def table_batches(path: Path, file: pq.ParquetFile, names: Sequence[str], rows: int) -> Iterator[pa.Table]:
     """Tables of some columns of a file. Raises UserError where its middle is damaged, though its end is whole."""
     try:
         for batch in file.iter_batches(rows, columns=names):

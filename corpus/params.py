@@ -125,12 +125,13 @@ class Perplexity(Section):
 
 
 class Dedup(Section):
-    ngram: Positive = 3
+    ngram: Annotated[int, Field(ge=1, le=64)] = 3
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.6
     edge_threshold: Annotated[float, Field(gt=0, le=1)] = 0.4
     num_perm: Positive = 128
     seed: int = 1
     min_shingles: Positive = 5
+    memory_mb: Positive = 2_000
     prefer: list[str] = ["batch", "-n_chars", "id"]
 
     @model_validator(mode="after")

@@ -13,11 +13,15 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import settings
 
 from corpus.documents import DOCUMENT, document_id, write_table
 
 PROJECT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
+
+settings.register_profile("no deadline", deadline=None)  # the first call of a kernel compiles it
+settings.load_profile("no deadline")
 
 
 @pytest.fixture

@@ -1,16 +1,8 @@
-"""Drop a document only if it is a copy of one that stays.
-
-Plain clustering of similar documents deletes wrong ones: A is like B and B like C, but C is not like A, which is kept.
-Here documents are visited in order of preference, and one is dropped only if its exact Jaccard similarity to an already
-*kept* document reaches the threshold (a greedy star). So each removal names the kept document that justifies it.
-"""
+"""Find exact and near duplicates and keep the preferred one of each; see corpus.dedup.star for the rule."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import functools
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,20 +11,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from corpus.dedup.candidates import Signatures, candidate_pairs, choose_bands, likely_pairs, recall, signatures
-from corpus.dedup.shingles import Hashes, jaccard, shingle_hashes
+from corpus.dedup.index import Places, build_index, read_columns, read_shingles, read_signatures
+from corpus.dedup.memory import Budget
+from corpus.dedup.signatures import choose_bands, recall
+from corpus.dedup.star import Star, greedy_star
 from corpus.documents import open_part, to_arrow, write_table
 from corpus.errors import UserError
-from corpus.executor import run_tasks
-from corpus.params import Dedup
-from corpus.stage import Metrics, Part, Run, batches, count_rows, map_parts, side_by_side
-from corpus.text.exact import exact_key
-from corpus.text.segment import SHINGLE_VIEW
+from corpus.stage import Metrics, Part, Run, batches, count_rows, side_by_side
 
 READS = ("clean", "measure")
-VERSION = 1
+VERSION = 2
 
 EXACT, NEAR = "dedup.exact", "dedup.near"
 
@@ -40,27 +29,36 @@ EXACT, NEAR = "dedup.exact", "dedup.near"
 def run(run: Run) -> Metrics:
     """Annotate documents with kept, duplicate_of, similarity, cluster, reasons; write the edges between similar ones.
 
-    Memory: a signature a document, and the shingle hashes of those documents that may have a duplicate.
+    Memory: the arrays of signatures, bands and shingles up to dedup.memory_mb, then in mapped files; besides some
+    200 bytes a document for ids and decisions.
     """
     params = run.params.dedup
     parts = side_by_side(run)
     _check_preference(parts, params.prefer)
-    documents, matrix = _read_signatures(run, parts, params)
-    documents = _in_order_of_preference(documents, params.prefer)
+    with tempfile.TemporaryDirectory(dir=run.output) as folder:
+        scratch = Path(folder)
+        budget = Budget(params.memory_mb, scratch)
+        index = build_index(run, parts, scratch, VERSION)
+        documents = _in_order_of_preference(_read_documents(parts, index, params.prefer), params.prefer)
 
-    # Documents are numbered by preference from here on: the lower number stays.
-    first_copy = _first_copies(documents)
-    compared = documents.filter(
-        (pl.col("number") == first_copy) & pl.col("exact").is_not_null() & (pl.col("shingles") >= params.min_shingles)
-    )
-    matrix = matrix[compared["place"].to_numpy()]
-    bands, rows = choose_bands(params.threshold, params.edge_threshold, params.num_perm)
-    candidates = candidate_pairs(matrix, bands, rows)
-    likely = likely_pairs(matrix, candidates, params.edge_threshold)
-    similar = _verify(run, parts, compared, likely, params)
+        # Documents are numbered by preference from here on: the lower number stays.
+        first_copy = _first_copies(documents)
+        compared = documents.filter((pl.col("number") == first_copy) & pl.col("exact").is_not_null() & "comparable")
+        places = compared["place"].cast(pl.Int64).to_numpy()
+        bands, rows = choose_bands(params.threshold, params.edge_threshold, params.num_perm)
+        star = greedy_star(
+            read_signatures(index, places, params.num_perm, budget),
+            bands,
+            rows,
+            params.threshold,
+            params.edge_threshold,
+            lambda wanted: read_shingles(run, parts, places[wanted], scratch),
+            budget,
+        )
 
-    decided = _decide(documents, first_copy, greedy_star(documents.height, similar, params.threshold))
-    edges = _edges(documents["id"], first_copy, similar)
+    numbers = compared["number"].to_numpy()
+    decided = _decide(documents, first_copy, numbers, star)
+    edges = _edges(documents["id"], first_copy, numbers, star)
     _write(run.output, parts, decided, edges)
     return {
         **_count(decided),
@@ -68,73 +66,9 @@ def run(run: Run) -> Metrics:
         "rows_per_band": rows,
         "recall_at_threshold": recall(params.threshold, bands, rows),
         "recall_at_edge_threshold": recall(params.edge_threshold, bands, rows),
-        "pairs": {"candidates": candidates.height, "verified": likely.height, "edges": edges.height},
+        "recall": {f"{tenth / 10:.1f}": recall(tenth / 10, bands, rows) for tenth in range(1, 11)},
+        "pairs": {"candidates": star.candidates, "verified": star.verified, "edges": edges.height},
     }
-
-
-def greedy_star(documents: int, similar: pl.DataFrame, threshold: float) -> dict[int, tuple[int, float]]:
-    """Whom each dropped document duplicates, and how similar the two are: {dropped: (kept, similarity)}.
-
-    `documents` are numbered by preference; `similar` holds pairs left < right with their exact similarity. Of several
-    kept documents the most similar one is named, of equally similar ones the preferred.
-
-    >>> chain = pl.DataFrame({"left": [0, 1], "right": [1, 2], "similarity": [0.8, 0.9]})
-    >>> greedy_star(3, chain, 0.7)  # 2 resembles only the dropped 1, so it stays
-    {1: (0, 0.8)}
-    """
-    near = similar.filter(pl.col("similarity") >= threshold)
-    dropped: dict[int, tuple[int, float]] = {}
-    for left, right, similarity in near.sort("right", "similarity", "left", descending=[False, True, False]).rows():
-        if right not in dropped and left not in dropped:
-            dropped[right] = (left, similarity)
-    return dropped
-
-
-# ---- signatures ------------------------------------------------------------------------------------------------------
-
-
-def _read_signatures(run: Run, parts: Sequence[Part], params: Dedup) -> tuple[pl.DataFrame, Signatures]:
-    """All documents with what they are compared by and preferred for, and the matrix of their signatures.
-
-    Signatures stay in the store by part: another threshold or order of preference reads no text.
-    """
-    texts_only = [dataclasses.replace(part, files=part.files[:1]) for part in parts]
-    own = json.dumps([SHINGLE_VIEW, params.ngram, params.num_perm, params.seed])
-    frames, rows = [], []
-    with tempfile.TemporaryDirectory(dir=run.output) as scratch:
-        function = functools.partial(_sign_part, params.ngram, params.num_perm, params.seed)
-        map_parts(dataclasses.replace(run, output=Path(scratch)), texts_only, function, VERSION, own)
-        for number, part in enumerate(parts):
-            table = pq.read_table(Path(scratch) / part.name)
-            signed = pl.DataFrame(table.drop_columns(["signature"]))
-            rows += [np.frombuffer(chunk, np.uint32) for chunk in table["signature"].to_pylist()]
-            preferred_by = _read_preferences(part, params.prefer, signed["n_chars"])
-            frames.append(pl.concat([signed.drop("n_chars"), preferred_by], how="horizontal").with_columns(part=number))
-    documents = pl.concat(frames, how="vertical_relaxed").with_row_index("place")
-    twice = documents.filter(pl.col("id").is_duplicated())
-    if twice.height:
-        part = parts[twice["part"][-1]]
-        raise UserError(f"{part}: the id {twice['id'][-1]} occurs twice in the input: give each document its own id")
-    return documents, np.stack(rows) if rows else np.empty((0, params.num_perm), np.uint32)
-
-
-def _sign_part(ngram: int, num_perm: int, seed: int, part: Part, folder: Path) -> Metrics:
-    """Write id, n_chars, exact, shingles (how many distinct ones) and signature of each document of a part."""
-    tables = []
-    for batch in batches(part, ["text"]):
-        texts = [text or "" for text in batch["text"]]
-        shingles = [shingle_hashes(text, ngram) for text in texts]
-        matrix = signatures(shingles, num_perm, seed)
-        columns = {
-            "id": pa.array(batch["id"].to_list(), pa.string()),
-            "n_chars": pa.array([len(text) for text in texts], pa.int64()),
-            "exact": pa.array([exact_key(text) for text in texts], pa.string()),
-            "shingles": pa.array([hashes.size for hashes in shingles], pa.int64()),
-            "signature": pa.array([row.tobytes() for row in matrix], pa.binary(4 * num_perm)),
-        }
-        tables.append(pa.table(columns))
-    write_table(pa.concat_tables(tables), folder / part.name)
-    return {}
 
 
 # ---- the order of preference -----------------------------------------------------------------------------------------
@@ -151,6 +85,21 @@ def _check_preference(parts: Sequence[Part], prefer: Sequence[str]) -> None:
                 near = difflib.get_close_matches(name, sorted(known), n=1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
                 raise UserError(f"dedup.prefer: {part} and its annotations have no column `{name}`: {hint}")
+
+
+def _read_documents(parts: Sequence[Part], index: Sequence[Path], prefer: Sequence[str]) -> pl.DataFrame:
+    """Ids, exact keys and preferences of all documents; `place` counts them in the order of parts."""
+    frames = []
+    for number, (part, path) in enumerate(zip(parts, index, strict=True)):
+        known = read_columns(path)
+        preferred_by = _read_preferences(part, prefer, known["n_chars"])
+        frames.append(pl.concat([known.drop("n_chars"), preferred_by], how="horizontal").with_columns(part=number))
+    documents = pl.concat(frames, how="vertical_relaxed").with_row_index("place")
+    twice = documents.filter(pl.col("id").is_duplicated())
+    if twice.height:
+        part = parts[twice["part"][-1]]
+        raise UserError(f"{part}: the id {twice['id'][-1]} occurs twice in the input: give each document its own id")
+    return documents
 
 
 def _read_preferences(part: Part, prefer: Sequence[str], n_chars: pl.Series) -> pl.DataFrame:
@@ -178,70 +127,40 @@ def _first_copies(documents: pl.DataFrame) -> pl.Series:
     return documents.select(first.alias("first_copy")).to_series()
 
 
-# ---- verification and decision ---------------------------------------------------------------------------------------
+# ---- decisions -------------------------------------------------------------------------------------------------------
 
 
-def _verify(
-    run: Run, parts: Sequence[Part], compared: pl.DataFrame, likely: pl.DataFrame, params: Dedup
-) -> pl.DataFrame:
-    """Exact Jaccard similarity of the likely pairs; those that reach edge_threshold, by the numbers of documents."""
-    involved = compared[pl.concat([likely["left"], likely["right"]]).unique().sort()]
-    first_places = np.cumsum([0, *(part.rows for part in parts)])
-    tasks = [
-        (parts[number], {place - int(first_places[number]): n for place, n in frame.select("place", "number").rows()})
-        for (number,), frame in involved.group_by("part", maintain_order=True)
-        if isinstance(number, int)
-    ]
-    shingles: dict[int, Hashes] = {}
-    for _, found in run_tasks(functools.partial(_shingles_of_rows, params.ngram), tasks, run.workers):
-        shingles.update(found)
-    numbers = compared["number"]
-    left, right = numbers[likely["left"]].to_list(), numbers[likely["right"]].to_list()
-    return pl.DataFrame(
-        {
-            "left": left,
-            "right": right,
-            "similarity": [jaccard(shingles[a], shingles[b]) for a, b in zip(left, right, strict=True)],
-        },
-        schema={"left": pl.UInt32, "right": pl.UInt32, "similarity": pl.Float64},
-    ).filter(pl.col("similarity") >= params.edge_threshold)
+def _decide(documents: pl.DataFrame, first_copy: pl.Series, numbers: Places, star: Star) -> pl.DataFrame:
+    """kept, duplicate_of, similarity, cluster and reasons of each document, in order of preference.
+
+    An exact copy of a dropped document is as near to the kept one as that.
+    """
+    count = documents.height
+    first = first_copy.to_numpy()
+    near_of, similarity = np.full(count, -1, np.int64), np.ones(count)
+    dropped = star.kept_of >= 0
+    near_of[numbers[dropped]] = numbers[star.kept_of[dropped]]
+    similarity[numbers[dropped]] = star.similarity[dropped]
+    near_of, similarity = near_of[first], similarity[first]
+    is_near, is_copy = near_of >= 0, first != np.arange(count)
+    columns = pl.DataFrame({"of": np.where(is_near, near_of, first), "similarity": similarity, "near": is_near})
+    gone = pl.Series("gone", is_near | is_copy)
+    decided = documents.with_columns(columns).with_columns(kept=~gone)
+    return decided.with_columns(
+        duplicate_of=pl.when(gone).then(documents["id"].gather(columns["of"])),
+        similarity=pl.when(gone).then("similarity"),
+        reasons=pl.when(~gone).then(pl.lit([], pl.List(pl.String))).when("near").then([NEAR]).otherwise([EXACT]),
+    ).with_columns(cluster=pl.coalesce("duplicate_of", "id"))
 
 
-def _shingles_of_rows(ngram: int, task: tuple[Part, dict[int, int]]) -> dict[int, Hashes]:
-    """The shingles of some rows of a part, by the number that the task gives each row."""
-    part, wanted = task
-    found, row = {}, 0
-    for batch in batches(part, ["text"]):
-        texts = batch["text"]
-        for place in range(batch.height):
-            if row + place in wanted:
-                found[wanted[row + place]] = shingle_hashes(texts[place], ngram)
-        row += batch.height
-    return found
-
-
-def _decide(documents: pl.DataFrame, first_copy: pl.Series, dropped: dict[int, tuple[int, float]]) -> pl.DataFrame:
-    """kept, duplicate_of, similarity, cluster and reasons of each document, in order of preference."""
-    rows: list[tuple[bool, int | None, float | None, list[str]]] = []
-    for number, first in enumerate(first_copy.to_list()):
-        if first in dropped:  # an exact copy of a dropped document is as near to the kept one as that
-            kept, similarity = dropped[first]
-            rows.append((False, kept, similarity, [NEAR]))
-        elif first != number:
-            rows.append((False, first, 1.0, [EXACT]))
-        else:
-            rows.append((True, None, None, []))
-    schema = {"kept": pl.Boolean(), "of": pl.UInt32(), "similarity": pl.Float64(), "reasons": pl.List(pl.String)}
-    decided = pl.concat([documents, pl.DataFrame(rows, schema=schema, orient="row")], how="horizontal")
-    duplicate_of = documents["id"].gather(decided["of"])
-    return decided.with_columns(duplicate_of=duplicate_of, cluster=pl.coalesce(duplicate_of, "id"))
-
-
-def _edges(ids: pl.Series, first_copy: pl.Series, similar: pl.DataFrame) -> pl.DataFrame:
+def _edges(ids: pl.Series, first_copy: pl.Series, numbers: Places, star: Star) -> pl.DataFrame:
     """The similar pairs and, with 1.0, each exact copy with the first: columns id_a < id_b, similarity, sorted."""
     copies = pl.DataFrame({"left": first_copy, "right": pl.int_range(len(ids), dtype=pl.UInt32, eager=True)})
     copies = copies.filter(pl.col("left") != pl.col("right")).with_columns(similarity=pl.lit(1.0))
-    pairs = pl.concat([similar, copies])
+    similar = pl.DataFrame(
+        {"left": numbers[star.left], "right": numbers[star.right]}, schema=copies.drop("similarity").schema
+    )
+    pairs = pl.concat([similar.with_columns(similarity=star.edge_similarity), copies])
     left, right = ids.gather(pairs["left"]), ids.gather(pairs["right"])
     return (
         pl.DataFrame({"left": left, "right": right, "similarity": pairs["similarity"]})

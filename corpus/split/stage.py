@@ -60,7 +60,7 @@ def _read_part(part: Part) -> pl.DataFrame:
     frames = []
     for batch in batches(part, ["text"], {"kept": True, "lang": "und"}):
         text = batch["text"].cast(pl.String).fill_null("")
-        keys = pl.Series("exact", [exact_key(one) for one in text], pl.String)
+        keys = pl.Series("exact", [exact_key(one) for one in text], pl.Binary)
         kept = batch["kept"].fill_null(False)
         frames.append(
             batch.select("id", pl.col("lang").fill_null("und")).with_columns(kept, keys, n_chars=text.str.len_chars())

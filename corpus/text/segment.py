@@ -12,7 +12,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 
 WORDS_VIEW = 1
-SHINGLE_VIEW = 1
 LM_VIEW = 1
 
 # The insides of character classes. Marks, digits and punctuation of these blocks are left out.
@@ -61,7 +60,6 @@ def _tokens(single: str) -> str:
 _WORDS = _tokens(UNSPACED)
 _SYLLABLES = _tokens(UNSPACED + HANGUL)
 _find_words = re.compile(_WORDS).findall
-_find_shingle_tokens = re.compile(_SYLLABLES).findall
 _find_lm_tokens = re.compile(_SYLLABLES + r"|\S").findall
 _digit = re.compile(r"\d")
 
@@ -75,19 +73,6 @@ def words(text: str) -> list[str]:
     ['用', 'Python', '写', '的', '3', '个', '脚', '本', '파일', '이름']
     """
     return _find_words(text)
-
-
-def shingle_tokens(text: str) -> list[str]:
-    """What near-duplicates share: words case folded, one token per Han, kana, Thai character and Hangul syllable.
-
-    Punctuation, symbols and white space are left out.
-
-    >>> shingle_tokens("Die STRASSE, die Straße")
-    ['die', 'strasse', 'die', 'strasse']
-    >>> shingle_tokens("文件 A.txt；파일!")
-    ['文', '件', 'a', 'txt', '파', '일']
-    """
-    return _find_shingle_tokens(text.casefold())
 
 
 def lm_sentences(text: str) -> Iterator[list[str]]:

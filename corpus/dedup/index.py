@@ -1,0 +1,179 @@
+"""What is known of each document without its text: files by part in the store; and the texts of the few that matter.
+
+A file of the index has a row a document: id, n_chars (code points), exact (see corpus.text.exact), comparable (long
+enough to be compared by shingles) and signature (uint32 values as bytes, as datasketch has them).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from corpus.dedup.memory import Budget
+from corpus.dedup.shingles import count_distinct, shingle_sets
+from corpus.dedup.signatures import Signatures, signatures
+from corpus.dedup.star import ShingleSets
+from corpus.documents import open_part, table_batches
+from corpus.errors import UserError
+from corpus.executor import run_tasks
+from corpus.params import Dedup
+from corpus.stage import Metrics, Part, Run, map_parts
+from corpus.text.buffers import Texts
+from corpus.text.exact import exact_keys
+from corpus.text.tokens import SHINGLE_VIEW, tokenise
+
+BATCH_ROWS = 2_048  # documents read at a time
+SLICE = 64  # documents tokenised at a time: their hashes stay in the processor's cache
+
+Places = npt.NDArray[np.int64]  # documents counted in the order of parts
+
+
+def build_index(run: Run, parts: Sequence[Part], folder: Path, version: int) -> list[Path]:
+    """The file of the index of each part, in a folder; from the store where the part is known."""
+    params = run.params.dedup
+    texts_only = [dataclasses.replace(part, files=part.files[:1]) for part in parts]
+    own = json.dumps([SHINGLE_VIEW, params.ngram, params.num_perm, params.seed, params.min_shingles])
+    _sign_texts(params, Texts.of(pa.array(["compiles the kernels here, once, before all workers would"])))
+    map_parts(dataclasses.replace(run, output=folder), texts_only, functools.partial(_index_part, params), version, own)
+    return [folder / part.name for part in parts]
+
+
+def read_columns(index: Path) -> pl.DataFrame:
+    """id, n_chars, exact, comparable of the documents of a part."""
+    return pl.DataFrame(_read(index, ["id", "n_chars", "exact", "comparable"]))
+
+
+def read_signatures(index: Sequence[Path], places: Places, num_perm: int, budget: Budget) -> Signatures:
+    """The signatures of the documents at some places, in that order; part by part.
+
+    Each row is a `LeanMinHash(seed=seed, hashvalues=row, scheme="affine32")`.
+    """
+    matrix: Signatures = budget.array((len(places), num_perm), np.uint32)
+    order = np.argsort(places)
+    in_order = places[order]
+    first = 0
+    for path in index:
+        column = _read(path, ["signature"])["signature"].combine_chunks()
+        rows = np.frombuffer(column.buffers()[1], np.uint32).reshape(-1, num_perm)
+        start, end = np.searchsorted(in_order, [first, first + len(rows)])
+        matrix[order[start:end]] = rows[in_order[start:end] - first]
+        first += len(rows)
+    return matrix
+
+
+def read_shingles(run: Run, parts: Sequence[Part], places: Places, folder: Path) -> ShingleSets:
+    """The shingle sets of the documents at some places; reads only the row groups that hold them."""
+    order = np.argsort(places)
+    first_places = np.cumsum([0, *(part.rows for part in parts)])
+    bounds = np.searchsorted(places[order], first_places)
+    tasks = [
+        (part, folder / f"shingles-{number}", places[order[start:end]] - first_places[number])
+        for number, (part, (start, end)) in enumerate(zip(parts, itertools.pairwise(bounds), strict=True))
+        if end > start
+    ]
+    sizes = np.empty(len(places), np.int64)
+    for (_, path, _), found in run_tasks(functools.partial(_shingle_rows, run.params.dedup.ngram), tasks, run.workers):
+        start = bounds[int(path.name.removeprefix("shingles-"))]
+        sizes[order[start : start + len(found)]] = found
+    starts = np.empty(len(places), np.int64)
+    starts[order] = np.cumsum(sizes[order]) - sizes[order]
+    return ShingleSets(np.concatenate([np.fromfile(path, np.uint64) for _, path, _ in tasks]), starts, sizes)
+
+
+def _read(index: Path, columns: Sequence[str]) -> pa.Table:
+    """Columns of a file of the index. Raises UserError where it is damaged."""
+    try:
+        return pq.read_table(index, columns=list(columns), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        message = f"the index of {index.name} is damaged ({error}): delete .corpusmill/parts/dedup and run again"
+        raise UserError(message) from None
+
+
+def _index_part(params: Dedup, part: Part, folder: Path) -> Metrics:
+    schema = pa.schema(
+        [
+            pa.field("id", pa.string()),
+            pa.field("n_chars", pa.int64()),
+            pa.field("exact", pa.binary(16)),
+            pa.field("comparable", pa.bool_()),
+            pa.field("signature", pa.binary(4 * params.num_perm)),
+        ]
+    )
+    # Signatures do not compress, and a checksum a page tells a damaged index from a whole one.
+    options = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    with pq.ParquetWriter(folder / part.name, schema, **options) as writer:
+        for table in _text_batches(part):
+            texts = Texts.of(table["text"])
+            slices = [_sign_texts(params, texts[start : start + SLICE]) for start in range(0, len(texts), SLICE)]
+            exact, comparable, matrices = zip(*slices, strict=True)
+            rows = pa.py_buffer(np.concatenate(matrices))
+            columns = [
+                pc.cast(table["id"], pa.string()),
+                pc.fill_null(pc.utf8_length(table["text"]).cast(pa.int64()), 0),
+                pa.array(itertools.chain(*exact), pa.binary(16)),
+                pa.array(np.concatenate(comparable)),
+                pa.FixedSizeBinaryArray.from_buffers(schema.field("signature").type, len(texts), [None, rows]),
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
+    return {}
+
+
+def _sign_texts(params: Dedup, texts: Texts) -> tuple[list[bytes | None], npt.NDArray[np.bool_], Signatures]:
+    """Exact key, whether there are shingles enough to compare, and signature of each text."""
+    tokens = tokenise(texts)
+    comparable = count_distinct(tokens, params.ngram, params.min_shingles) == params.min_shingles
+    return exact_keys(tokens.texts), comparable, signatures(tokens, params.ngram, params.num_perm, params.seed)
+
+
+def _text_batches(part: Part) -> Iterator[pa.Table]:
+    """id and text of a part's documents, straight from Parquet to the buffers that the kernels read."""
+    file = open_part(part.files[0])
+    kind = file.schema_arrow.field("text").type if "text" in file.schema_arrow.names else None
+    if kind is None:
+        raise UserError(f"{part} has no column `text`: name the documents first with --input")
+    if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
+        raise UserError(f"{part}: the column `text` holds {kind}, not text")
+    left = part.rows
+    for table in table_batches(part.files[0], file, ["id", "text"], BATCH_ROWS):
+        if left > 0 and table.num_rows:
+            yield table.slice(0, left).set_column(1, "text", pc.cast(table["text"].slice(0, left), pa.large_string()))
+        left -= table.num_rows
+
+
+def _texts_at(part: Part, rows: Places) -> Iterator[Texts]:
+    """The texts of some rows of a part, in ascending order, from the row groups that hold them."""
+    file = open_part(part.files[0])
+    first = 0
+    for group in range(file.num_row_groups):
+        end = first + file.metadata.row_group(group).num_rows
+        if np.searchsorted(rows, first) < np.searchsorted(rows, end):
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=["text"]):
+                wanted = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + batch.num_rows)] - first
+                texts = pc.cast(batch["text"], pa.large_string())
+                for start in range(0, len(wanted), SLICE):
+                    yield Texts.of(texts.take(pa.array(wanted[start : start + SLICE])))
+                first += batch.num_rows
+        first = end
+
+
+def _shingle_rows(ngram: int, task: tuple[Part, Path, Places]) -> npt.NDArray[np.int64]:
+    """Write the shingle sets of some rows of a part one after the other into a file; their sizes."""
+    part, path, rows = task
+    sizes = []
+    with path.open("wb") as file:
+        for texts in _texts_at(part, rows):
+            shingles = shingle_sets(tokenise(texts), ngram)
+            shingles.hashes.tofile(file)
+            sizes.append(np.diff(shingles.offsets))
+    return np.concatenate(sizes)

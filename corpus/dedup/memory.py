@@ -1,0 +1,34 @@
+"""Arrays that lie in memory while a budget lasts, and in mapped files after that."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Budget:
+    """How much memory the large arrays may take, and where those go that find no room.
+
+    A mapped file costs no memory of the process's own: its pages are the system's, which writes them out when others
+    need the room.
+    """
+
+    def __init__(self, megabytes: int, folder: Path) -> None:
+        self.left = megabytes * 1_000_000
+        self.folder = folder
+        self.files = 0
+
+    def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """A new array, its content undefined."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if size <= self.left:
+            self.left -= size
+            return np.empty(shape, dtype)
+        self.files += 1
+        return (
+            np.memmap(self.folder / f"array-{self.files}", dtype, "w+", shape=shape) if size else np.empty(shape, dtype)
+        )

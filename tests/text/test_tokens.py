@@ -1,0 +1,146 @@
+"""Token hashes against a reader that goes character by character with Unicode's own data, and hashes in Python."""
+
+from __future__ import annotations
+
+import random
+import re
+import unicodedata
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from corpus.text.buffers import Texts
+from corpus.text.segment import HANGUL, UNSPACED, words
+from corpus.text.tokens import tokenise
+
+SINGLE = [
+    "CJK UNIFIED",
+    "CJK COMPATIBILITY IDEO",
+    "HIRAGANA LETTER",
+    "KATAKANA LETTER",
+    "THAI CHARACTER",
+    "HANGUL SYLL",
+]
+LETTERS = "abzÉßñşЖяΩςİǰﬁꙀᾳמאŉ한글中文𠮷𝐀𞤀ひカกขั0٣９½_'’.,;:!?，。 　\n\t-–“”…€😀"
+LETTERS += "\u0301\u0345\u0323\u093f\ufe0f\u00ad\u200d\ue000"
+
+
+def slow_tokens(text: str) -> list[str]:
+    """The tokens of a text: folded first, then character by character."""
+    found: list[str] = []
+    open_word = False
+    for character in unicodedata.normalize("NFC", text).casefold():
+        name, category = unicodedata.name(character, ""), unicodedata.category(character)
+        if category == "Cf" or character in "'’＇":
+            continue
+        if any(name.startswith(script) for script in SINGLE) and category[0] in "LM":
+            found.append(character)
+            open_word = False
+        elif category[0] in "LN" or (category[0] == "M" and open_word):
+            found.append(found.pop() + character if open_word else character)
+            open_word = True
+        else:
+            open_word = False
+    return found
+
+
+def slow_hash(token: str) -> int:
+    value, most = 0xCBF29CE484222325, 2**64 - 1
+    for character in token:
+        value = ((value ^ ord(character)) * 0x9E3779B97F4A7C15) & most
+    value = ((value ^ (value >> 32)) * 0xD6E8FEB86659FD93) & most
+    return value ^ (value >> 32)
+
+
+def hashes(*texts: str | None) -> list[list[int]]:
+    tokens = tokenise(Texts.of(pa.array(texts, pa.large_string())))
+    return [part.tolist() for part in np.split(tokens.hashes, tokens.offsets[1:-1])]
+
+
+@given(st.lists(st.text(st.sampled_from(LETTERS)), min_size=1, max_size=4))
+@example(["中Word 2中", "", "Straße STRASSE"])
+@example(["a", "’", "e\u0301é", "ǰ\u0323"])
+def test_tokens_are_those_of_the_slow_reader(texts: list[str]) -> None:
+    assert hashes(*texts) == [[slow_hash(token) for token in slow_tokens(text)] for text in texts]
+
+
+@given(st.text())
+def test_any_text_gives_the_tokens_of_its_parts(text: str) -> None:
+    (own,) = hashes(text)
+    assert hashes(text + " Ende", "中" + text)[0] == [*own, slow_hash("ende")]
+
+
+def test_every_letter_is_in_a_token() -> None:
+    """All characters of the first planes, one text each: letters and digits give a token, others none."""
+    points = [
+        point for point in range(0x40000) if not 0xD800 <= point < 0xE000 and unicodedata.category(chr(point)) != "Cn"
+    ]
+    found = hashes(*map(chr, points))
+    for point, own in zip(points, found, strict=True):
+        folded = unicodedata.normalize("NFC", chr(point)).casefold()
+        letter = unicodedata.category(folded[0])[0] in "LN"
+        vowel_sign = bool(re.match(f"[{UNSPACED + HANGUL}]", folded))  # a token in these scripts
+        assert bool(own) == (letter or vowel_sign), hex(point)
+        if letter and not vowel_sign:
+            assert own == [slow_hash(folded)], hex(point)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rock’n’roll isn't 'quoted'", ["rocknroll", "isnt", "quoted"]),
+        ("I ❤️ it", ["i", "it"]),
+        ("2023年5月", ["2023", "年", "5", "月"]),
+        ("他说：“好。”", ["他", "说", "好"]),
+        ("สวัสดี", list("สวัสดี")),
+        ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),
+        ("파일 이름", ["파", "일", "이", "름"]),
+        ("co\u00adoperate snake_case", ["cooperate", "snake", "case"]),
+        ("", []),
+        (None, []),
+    ],
+)
+def test_tokens(text: str | None, expected: list[str]) -> None:
+    assert hashes(text) == [[slow_hash(token) for token in expected]]
+
+
+@given(st.lists(st.binary(max_size=12), min_size=1, max_size=5))
+@example([b"\xe4\xb8", b"\xad\xe6\x96\x87"])
+def test_broken_bytes_harm_nobody_else(parts: list[bytes]) -> None:
+    """A text that is no UTF-8 is read to its own end, whatever lies behind it."""
+    alone = [tokenise(buffers([part])).hashes.tolist() for part in parts]
+    together = tokenise(buffers(parts))
+    assert [part.tolist() for part in np.split(together.hashes, together.offsets[1:-1])] == alone
+
+
+def buffers(parts: list[bytes]) -> Texts:
+    return Texts(np.frombuffer(b"".join(parts), np.uint8), np.cumsum([0, *map(len, parts)]))
+
+
+def test_slices_and_chunks_of_a_column() -> None:
+    column = pa.array(["one two", None, "drei", "四"], pa.string())
+    expected = hashes("one two", None, "drei", "四")
+    for array, wanted in (
+        (column.slice(1, 2), expected[1:3]),
+        (pa.chunked_array([column, column]), expected * 2),
+        (pa.chunked_array([], pa.string()), []),
+        (column.cast(pa.string_view()), expected),
+    ):
+        tokens = tokenise(Texts.of(array))
+        assert [part.tolist() for part in np.split(tokens.hashes, tokens.offsets[1:-1])][: len(wanted)] == wanted
+
+
+def test_hashes_of_many_words_differ() -> None:
+    generator = random.Random(1)
+    texts = ["".join(generator.choices("abcdefghij", k=generator.randrange(1, 12))) for _ in range(200_000)]
+    tokens = tokenise(Texts.of(pa.array(texts)))
+    assert len(set(tokens.hashes.tolist())) == len(set(texts))
+    assert len({value >> 32 for value in tokens.hashes.tolist()}) > 0.9999 * len(set(texts))
+
+
+def test_words_and_tokens_part_the_same_text_alike() -> None:
+    text = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 用Python写的3个脚本。"
+    assert hashes(text) == [[slow_hash(word.casefold()) for word in words(text)]]
