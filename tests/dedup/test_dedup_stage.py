@@ -5,12 +5,15 @@ import hashlib
 import itertools
 import json
 import random
+import shutil
 import unicodedata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from datasketch import LeanMinHash, MinHashLSH
 
 from corpus.dedup import stage
 from corpus.errors import UserError
@@ -276,6 +279,72 @@ def test_limit_looks_at_the_first_documents_only(tmp_path: Path, documents: pl.D
     assert execute(stage, run)["rows"]["in"] == 30
 
 
+def test_a_new_batch_is_indexed_alone_and_gives_what_all_at_once_gives(tmp_path: Path, documents: pl.DataFrame) -> None:
+    documents = documents.with_columns(batch=(pl.int_range(pl.len()) >= 90).cast(pl.Int32))
+    folder = write_parts(tmp_path / "in", documents.head(90), [50])
+    dedup(tmp_path, "out", folder)
+    before = old_entries(tmp_path / "home-out")
+    documents.slice(90).write_parquet(folder / "part-made-1-00000.parquet")
+    grown, metrics = dedup(tmp_path, "out", folder)
+    new = old_entries(tmp_path / "home-out").keys() - before.keys()
+    assert len(new) == 1
+    assert before.items() <= old_entries(tmp_path / "home-out").items()
+    full, full_metrics = dedup(tmp_path, "full", folder)
+    assert metrics == full_metrics
+    names = sorted(str(path.relative_to(full)) for path in full.rglob("*.parquet"))
+    assert all((grown / name).read_bytes() == (full / name).read_bytes() for name in names)
+    early = [row for row in annotation(full).values() if row["id"] in set(documents["id"][:90])]
+    assert all(row["duplicate_of"] is None or row["duplicate_of"] in set(documents["id"][:90]) for row in early)
+
+
+def old_entries(home: Path) -> dict[Path, int]:
+    return {entry: entry.stat().st_mtime_ns for entry in (home / "parts" / "dedup").iterdir()}
+
+
+def test_little_memory_changes_no_byte(tmp_path: Path, documents: pl.DataFrame, result: tuple[Path, Metrics]) -> None:
+    """With a budget that the first array exceeds, the others lie in mapped files."""
+    many = pl.concat([documents.with_columns(id=pl.col("id") + str(copy)) for copy in range(20)])
+    folder = write_parts(tmp_path / "in", many, [1_000])
+    mapped, _ = dedup(tmp_path, "mapped", folder, memory_mb=1)
+    free, _ = dedup(tmp_path, "free", folder)
+    assert annotation(mapped) == annotation(free)
+    assert edges(mapped) == edges(free)
+    assert not [path for path in mapped.rglob("*") if path.is_file() and path.suffix not in (".parquet", ".json", "")]
+
+
+def test_a_very_long_document_and_odd_ones(tmp_path: Path) -> None:
+    """50 MB beside its own near copy, one character, none, null: each judged, none alike but the two."""
+    generator = random.Random(2)
+    long = " ".join(generator.choices(WORDS, k=200_000)) * 40
+    assert len(long) > 50_000_000
+    texts = [long, long + " and a little more", "x", "", None, "。。。", "文", "\u0301"]
+    documents = pl.DataFrame({"id": list("abcdefgh"), "text": pl.Series(texts, dtype=pl.String)})
+    output, metrics = dedup(tmp_path, "out", write_parts(tmp_path / "in", documents, []))
+    rows = annotation(output)
+    assert {one: row["duplicate_of"] for one, row in rows.items() if not row["kept"]} == {"a": "b"}
+    assert rows["a"]["similarity"] > 0.999
+    assert metrics["pairs"]["verified"] == 1
+
+
+def test_the_index_loads_into_datasketch(tmp_path: Path, documents: pl.DataFrame) -> None:
+    """A row of the index is a LeanMinHash as it is; MinHashLSH with our bands finds all that was dropped as near."""
+    output, metrics = dedup(tmp_path, "out", write_parts(tmp_path / "in", documents, []))
+    (stored,) = (tmp_path / "home-out" / "parts" / "dedup").glob("*/part-*.parquet")
+    index = MinHashLSH(num_perm=128, params=(metrics["bands"], metrics["rows_per_band"]))
+    sketches = {
+        one: LeanMinHash(seed=1, hashvalues=np.frombuffer(row, np.uint32), scheme="affine32")
+        for one, row in pl.read_parquet(stored).select("id", "signature").iter_rows()
+    }
+    for one, sketch in sketches.items():
+        index.insert(one, sketch)
+    near = [row for row in annotation(output).values() if row["reasons"] == ["dedup.near"]]
+    assert len(near) > 50
+    for row in near:
+        assert row["duplicate_of"] in index.query(sketches[row["id"]])
+        estimate = sketches[row["id"]].jaccard(sketches[row["duplicate_of"]])
+        assert estimate == pytest.approx(row["similarity"], abs=0.2)
+
+
 # ---- who stays -------------------------------------------------------------------------------------------------------
 
 ALIKE = "the first copy of a text that came in twice and differs in its very last " + "word " * 3
@@ -369,6 +438,19 @@ def test_an_id_that_occurs_twice_is_refused(tmp_path: Path) -> None:
 def test_text_that_is_no_text_is_refused(tmp_path: Path) -> None:
     folder = write_parts(tmp_path / "in", pl.DataFrame({"id": ["a"], "text": [1]}), [])
     assert "the column `text` holds int64" in refused(tmp_path, folder)
+
+
+def test_a_damaged_index_is_refused(tmp_path: Path, documents: pl.DataFrame) -> None:
+    folder = write_parts(tmp_path / "in", documents, [])
+    dedup(tmp_path, "out", folder)
+    (stored,) = (tmp_path / "home-out" / "parts" / "dedup").glob("*/part-*.parquet")
+    whole = bytearray(stored.read_bytes())
+    for place in (len(whole) // 2, 1_000):  # in a signature; in an id
+        damaged = whole.copy()
+        damaged[place] ^= 1
+        stored.write_bytes(damaged)
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        assert "delete .corpusmill/parts/dedup and run again" in refused(tmp_path, folder)
 
 
 def test_an_empty_part_is_no_corpus(tmp_path: Path, documents: pl.DataFrame) -> None:
