@@ -10,8 +10,9 @@ import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from corpus.dedup.memory import Budget
 from corpus.dedup.shingles import count_distinct, shingle_sets
-from corpus.dedup.signatures import Signatures, signatures
+from corpus.dedup.signatures import Permutations, Signatures, permutations, signatures
 from corpus.dedup.star import ShingleSets
 from corpus.documents import open_part, table_batches
 from corpus.errors import UserError
@@ -36,6 +37,7 @@ from corpus.text.tokens import SHINGLE_VIEW, tokenise
 BATCH_ROWS = 2_048  # documents read at a time
 SLICE = 64  # documents tokenised at a time: their hashes stay in the processor's cache
 
+Signed = tuple[list[bytes | None], npt.NDArray[np.bool_], Signatures]  # exact keys, comparable, signatures
 Places = npt.NDArray[np.int64]  # documents counted in the order of parts
 
 
@@ -44,8 +46,10 @@ def build_index(run: Run, parts: Sequence[Part], folder: Path, version: int) -> 
     params = run.params.dedup
     texts_only = [dataclasses.replace(part, files=part.files[:1]) for part in parts]
     own = json.dumps([SHINGLE_VIEW, params.ngram, params.num_perm, params.seed, params.min_shingles])
-    _sign_texts(params, Texts.of(pa.array(["compiles the kernels here, once, before all workers would"])))
-    map_parts(dataclasses.replace(run, output=folder), texts_only, functools.partial(_index_part, params), version, own)
+    sign = functools.partial(_sign_texts, params, permutations(params.num_perm, params.seed))
+    sign(Texts.of(pl.Series(["compiles the kernels here, once, before all workers would"]).to_arrow()))
+    function = functools.partial(_index_part, sign, params.num_perm)
+    map_parts(dataclasses.replace(run, output=folder), texts_only, function, version, own)
     return [folder / part.name for part in parts]
 
 
@@ -88,26 +92,27 @@ def read_shingles(run: Run, parts: Sequence[Part], places: Places, folder: Path)
         sizes[order[start : start + len(found)]] = found
     starts = np.empty(len(places), np.int64)
     starts[order] = np.cumsum(sizes[order]) - sizes[order]
-    return ShingleSets(np.concatenate([np.fromfile(path, np.uint64) for _, path, _ in tasks]), starts, sizes)
+    files = [path for _, path, _ in tasks if path.stat().st_size]
+    return ShingleSets([np.memmap(path, np.uint64, "r") for path in files], starts, sizes)
 
 
 def _read(index: Path, columns: Sequence[str]) -> pa.Table:
     """Columns of a file of the index. Raises UserError where it is damaged."""
     try:
-        return pq.read_table(index, columns=list(columns), page_checksum_verification=True)
+        return pq.ParquetFile(index, page_checksum_verification=True).read(columns)
     except (pa.ArrowException, OSError) as error:
         message = f"the index of {index.name} is damaged ({error}): delete .corpusmill/parts/dedup and run again"
         raise UserError(message) from None
 
 
-def _index_part(params: Dedup, part: Part, folder: Path) -> Metrics:
+def _index_part(sign: Callable[[Texts], Signed], num_perm: int, part: Part, folder: Path) -> Metrics:
     schema = pa.schema(
         [
             pa.field("id", pa.string()),
             pa.field("n_chars", pa.int64()),
             pa.field("exact", pa.binary(16)),
             pa.field("comparable", pa.bool_()),
-            pa.field("signature", pa.binary(4 * params.num_perm)),
+            pa.field("signature", pa.binary(4 * num_perm)),
         ]
     )
     # Signatures do not compress, and a checksum a page tells a damaged index from a whole one.
@@ -115,25 +120,30 @@ def _index_part(params: Dedup, part: Part, folder: Path) -> Metrics:
     with pq.ParquetWriter(folder / part.name, schema, **options) as writer:
         for table in _text_batches(part):
             texts = Texts.of(table["text"])
-            slices = [_sign_texts(params, texts[start : start + SLICE]) for start in range(0, len(texts), SLICE)]
+            slices = [sign(texts[start : start + SLICE]) for start in range(0, len(texts), SLICE)]
             exact, comparable, matrices = zip(*slices, strict=True)
             rows = pa.py_buffer(np.concatenate(matrices))
             columns = [
                 pc.cast(table["id"], pa.string()),
-                pc.fill_null(pc.utf8_length(table["text"]).cast(pa.int64()), 0),
-                pa.array(itertools.chain(*exact), pa.binary(16)),
-                pa.array(np.concatenate(comparable)),
+                _arrow(pl.Series(pc.utf8_length(table["text"])).fill_null(0), pl.Int64),
+                _arrow(list(itertools.chain(*exact)), pl.Binary).cast(pa.binary(16)),
+                _arrow(np.concatenate(comparable), pl.Boolean),
                 pa.FixedSizeBinaryArray.from_buffers(schema.field("signature").type, len(texts), [None, rows]),
             ]
             writer.write_table(pa.table(columns, schema=schema))
     return {}
 
 
-def _sign_texts(params: Dedup, texts: Texts) -> tuple[list[bytes | None], npt.NDArray[np.bool_], Signatures]:
+def _sign_texts(params: Dedup, permutations: Permutations, texts: Texts) -> Signed:
     """Exact key, whether there are shingles enough to compare, and signature of each text."""
     tokens = tokenise(texts)
     comparable = count_distinct(tokens, params.ngram, params.min_shingles) == params.min_shingles
-    return exact_keys(tokens.texts), comparable, signatures(tokens, params.ngram, params.num_perm, params.seed)
+    return exact_keys(tokens.texts), comparable, signatures(tokens, params.ngram, permutations)
+
+
+def _arrow(values: Any, dtype: type[pl.DataType]) -> pa.Array:
+    """An Arrow array by way of Polars: pyarrow's own constructor imports pandas first, where there is one."""
+    return pl.Series(values, dtype=dtype).to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def _text_batches(part: Part) -> Iterator[pa.Table]:
@@ -162,7 +172,7 @@ def _texts_at(part: Part, rows: Places) -> Iterator[Texts]:
                 wanted = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + batch.num_rows)] - first
                 texts = pc.cast(batch["text"], pa.large_string())
                 for start in range(0, len(wanted), SLICE):
-                    yield Texts.of(texts.take(pa.array(wanted[start : start + SLICE])))
+                    yield Texts.of(texts.take(_arrow(wanted[start : start + SLICE], pl.Int64)))
                 first += batch.num_rows
         first = end
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash
 from numba import njit
 
 from corpus.dedup.shingles import ROTATION
@@ -19,22 +18,30 @@ DROP_RECALL = 0.98  # of the pairs at dedup.threshold
 _BLOCK = 4_096  # shingles permuted at a time: they stay in the nearest cache
 
 
-def signatures(tokens: Tokens, ngram: int, num_perm: int, seed: int) -> Signatures:
+class Permutations(NamedTuple):
+    """The random functions of MinHash: h goes to factor * h + summand modulo 2^32."""
+
+    factors: npt.NDArray[np.uint32]
+    summands: npt.NDArray[np.uint32]
+
+
+def permutations(num_perm: int, seed: int) -> Permutations:
+    """Those of datasketch."""
+    from datasketch import MinHash  # takes a second, and workers do without
+
+    factors, summands = MinHash(num_perm, seed, scheme="affine32").permutations
+    return Permutations(np.ascontiguousarray(factors, np.uint32), np.ascontiguousarray(summands, np.uint32))
+
+
+def signatures(tokens: Tokens, ngram: int, permutations: Permutations) -> Signatures:
     """The MinHash signature of each document's shingles, bit-equal to datasketch 2 with its `affine32` scheme.
 
     The scheme takes the upper 32 bits of a shingle's hash. A row can go into
     `LeanMinHash(seed=seed, hashvalues=row, scheme="affine32")` and any index of datasketch.
     """
-    rows = np.empty((len(tokens.offsets) - 1, num_perm), np.uint32)
-    _sign(tokens.hashes, tokens.offsets, ngram, *permutations(num_perm, seed), rows)
+    rows = np.empty((len(tokens.offsets) - 1, len(permutations.factors)), np.uint32)
+    _sign(tokens.hashes, tokens.offsets, ngram, *permutations, rows)
     return rows
-
-
-@functools.cache
-def permutations(num_perm: int, seed: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """datasketch's factors and summands, one each a permutation."""
-    factors, summands = MinHash(num_perm, seed, scheme="affine32").permutations
-    return np.ascontiguousarray(factors, np.uint32), np.ascontiguousarray(summands, np.uint32)
 
 
 @njit(nogil=True, cache=True)

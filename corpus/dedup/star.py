@@ -8,7 +8,7 @@ document reaches the threshold. So each removal names the kept document that jus
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +22,9 @@ Indices = npt.NDArray[np.int32]
 
 
 class ShingleSets(NamedTuple):
-    """Sets of shingle hashes, each sorted: that of document i is `hashes[starts[i]:starts[i] + sizes[i]]`."""
+    """Sorted sets of shingle hashes: that of document i is `hashes[starts[i]:starts[i] + sizes[i]]` of all chunks."""
 
-    hashes: npt.NDArray[np.uint64]
+    chunks: Sequence[npt.NDArray[np.uint64]]  # one after the other they are the hashes
     starts: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
 
@@ -60,7 +60,8 @@ def greedy_star(
     count = len(signatures)
     previous = _link_buckets(signatures, bands, rows, budget)
     nearest_kept = budget.array(previous.shape, np.int32)
-    sets, starts, sizes = np.empty(0, np.uint64), np.zeros(count, np.int64), np.full(count, -1, np.int64)
+    sets, used = budget.array((0,), np.uint64), 0
+    starts, sizes = np.zeros(count, np.int64), np.full(count, -1, np.int64)
     least = math.ceil(least_agreement(edge_threshold, signatures.shape[1]) * signatures.shape[1])
     while True:
         *decided, wanted = _draw(
@@ -70,10 +71,14 @@ def greedy_star(
         if not len(missing):
             return Star(*decided)
         fetched = fetch(missing)
-        together = budget.array((len(sets) + len(fetched.hashes),), np.uint64)
-        together[: len(sets)], together[len(sets) :] = sets, fetched.hashes
-        starts[missing], sizes[missing] = fetched.starts + len(sets), fetched.sizes
-        sets = together
+        starts[missing], sizes[missing] = fetched.starts + used, fetched.sizes
+        needed = used + sum(map(len, fetched.chunks))
+        if needed > len(sets):
+            sets, old = budget.array((needed * 9 // 8,), np.uint64), sets  # later rounds fetch a few more
+            sets[:used] = old[:used]
+        for chunk in fetched.chunks:
+            sets[used : used + len(chunk)] = chunk
+            used += len(chunk)
 
 
 def least_agreement(similarity: float, num_perm: int) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from corpus.text.segment import HAN
+from corpus.text.scripts import HAN
 
 
 def n_chars(text: pl.Expr) -> pl.Expr:

@@ -6,7 +6,7 @@ import re
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
 
-from corpus.text.segment import UNSPACED
+from corpus.text.scripts import UNSPACED
 from corpus.text.sentences import split_sentences
 
 _TOKEN = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from numba import njit
 
 from corpus.text.buffers import Texts
-from corpus.text.segment import HANGUL, UNSPACED
+from corpus.text.scripts import HANGUL, UNSPACED
 
 SHINGLE_VIEW = 2  # raise it when the tokens of a text, or their hashes, change
 

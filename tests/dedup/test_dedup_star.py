@@ -8,7 +8,7 @@ import pytest
 from datasketch import LeanMinHash, MinHashLSH
 
 from corpus.dedup.memory import Budget
-from corpus.dedup.signatures import choose_bands, signatures
+from corpus.dedup.signatures import choose_bands, permutations, signatures
 from corpus.dedup.star import ShingleSets, Star, greedy_star
 from corpus.text.buffers import Texts
 from corpus.text.tokens import Tokens
@@ -37,9 +37,9 @@ def draw(documents: list[list[int]], tmp_path: Path, threshold: float, edge: flo
     def fetch(wanted: np.ndarray) -> ShingleSets:
         some = [np.unique(np.array(documents[number], np.uint64)) for number in wanted]
         sizes = np.array([one.size for one in some])
-        return ShingleSets(np.concatenate(some), np.cumsum(sizes) - sizes, sizes)
+        return ShingleSets(some, np.cumsum(sizes) - sizes, sizes)
 
-    matrix = signatures(tokens, 1, 128, 1)
+    matrix = signatures(tokens, 1, permutations(128, 1))
     return greedy_star(matrix, *choose_bands(threshold, edge, 128), threshold, edge, fetch, Budget(megabytes, tmp_path))
 
 
@@ -84,7 +84,9 @@ def test_candidates_are_pairs_that_datasketch_would_find(tmp_path: Path) -> None
         np.cumsum([0, *map(len, documents)]),
         Texts(np.empty(0, np.uint8), np.zeros(1, np.int64)),
     )
-    sketches = [LeanMinHash(seed=1, hashvalues=row, scheme="affine32") for row in signatures(tokens, 1, 128, 1)]
+    sketches = [
+        LeanMinHash(seed=1, hashvalues=row, scheme="affine32") for row in signatures(tokens, 1, permutations(128, 1))
+    ]
     for number, sketch in enumerate(sketches):
         index.insert(number, sketch)
     kept = {number for number in range(len(documents)) if star.kept_of[number] < 0}

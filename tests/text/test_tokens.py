@@ -13,7 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corpus.text.buffers import Texts
-from corpus.text.segment import HANGUL, UNSPACED, words
+from corpus.text.scripts import HANGUL, UNSPACED
+from corpus.text.segment import words
 from corpus.text.tokens import tokenise
 
 SINGLE = [
