@@ -28,7 +28,8 @@ BENCH = Path(__file__).resolve().parent
 LEAST_SHINGLES = 5  # documents of fewer count as similar to none
 SLOW_SECONDS = 60.0  # a tool that takes longer runs once
 TIME_LIMIT = 900  # seconds for one run of one tool
-THREAD_VARIABLES = ("OMP", "POLARS_MAX", "RAYON", "NUMBA", "MKL", "OPENBLAS")
+THREAD_VARIABLES = [f"{name}_NUM_THREADS" for name in ("OMP", "RAYON", "NUMBA", "MKL", "OPENBLAS")]
+THREAD_VARIABLES += ["POLARS_MAX_THREADS"]
 
 
 class Tool(NamedTuple):
@@ -147,8 +148,8 @@ def run_tool(tool: Tool, environments: Path, documents: Path, language: str) -> 
 
 def environment(home: Path) -> dict[str, str]:
     """The variables for a tool: one thread, this folder's modules, no network, caches in a folder of its own."""
-    variables = {**os.environ, **{f"{name}_NUM_THREADS": "1" for name in THREAD_VARIABLES}}
-    variables |= {"POLARS_MAX_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(BENCH), str(BENCH.parent)])}
+    variables = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
+    variables |= {"PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join([str(BENCH), str(BENCH.parent)])}
     return variables | {"HF_HOME": str(home / "cache"), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -343,7 +344,7 @@ def main() -> None:
             versions |= {tool.script: one["version"] for tool, one in results.items() if "version" in one}
             size = sum(len(text.as_py().encode()) for text in pq.read_table(samples["all"])["text"]) / 1e6
             count = pq.read_metadata(samples["all"]).num_rows
-            heading = f"### {language}: {count:,} documents, {size:.1f} MB"
+            heading = f"### {path.stem}: {count:,} documents, {size:.1f} MB"
             tables.append(f"{heading}\n\n{table(results, samples, details=True)}")
             print(tables[-1], flush=True)
     write_section(arguments.results, "dedup", section(arguments, tables, versions))

@@ -56,10 +56,10 @@ def read_texts(task: Task) -> list[str]:
     return read_column(task).to_pylist()
 
 
-def shingles(text: str, language: str) -> set[bytes]:
-    """The distinct runs of three words, or of three characters in Chinese, as users of these libraries make them."""
+def shingles(text: str, language: str) -> list[bytes]:
+    """The runs of three words, or of three characters in Chinese, as users of these libraries make them."""
     tokens = _chinese_tokens(text.lower()) if language == "zh" else _english_words(text.lower())
-    return {" ".join(tokens[start : start + NGRAM]).encode() for start in range(len(tokens) - NGRAM + 1)}
+    return [" ".join(tokens[start : start + NGRAM]).encode() for start in range(len(tokens) - NGRAM + 1)]
 
 
 def spaced(text: str) -> str:

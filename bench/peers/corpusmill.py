@@ -62,7 +62,7 @@ def dedup(column: pa.Array) -> list[int]:
         parts = [wanted[start : start + SLICE] for start in range(0, len(wanted), SLICE)]
         sets = [shingle_sets(tokenise(Texts.of(column.take(pa.array(part)))), NGRAM) for part in parts]
         sizes = np.concatenate([np.diff(part.offsets) for part in sets])
-        return ShingleSets(np.concatenate([part.hashes for part in sets]), np.cumsum(sizes) - sizes, sizes)
+        return ShingleSets([part.hashes for part in sets], np.cumsum(sizes) - sizes, sizes)
 
     matrix = np.concatenate(matrices)[rows]
     bands, band_rows = choose_bands(THRESHOLD, DEDUP.edge_threshold, PERMUTATIONS)

@@ -17,7 +17,7 @@ from measurement import (
 
 
 def sign(texts: list[str], language: str) -> list[MinHash]:
-    sets = (shingles(text, language) for text in texts)
+    sets = (set(shingles(text, language)) for text in texts)
     return MinHash.bulk(sets, num_perm=PERMUTATIONS, seed=SEED, scheme="affine32", hashfunc=xxhash.xxh32_intdigest)
 
 

@@ -1,6 +1,7 @@
 """rensa: the deduplicator of its README on R-MinHash, or the rho pipeline that its own benchmark shows.
 
-Both take shingles made in Python. The deduplicator says whom to keep; the rho pipeline flags every member of a group.
+Both take shingles made in Python; the rho pipeline in the order of the text, for it samples positions. The deduplicator
+says whom to keep; the rho pipeline flags every member of a group.
 """
 
 from measurement import PERMUTATIONS, SEED, THRESHOLD, Task, read_task, read_texts, shingles, timed, write_result
@@ -10,7 +11,7 @@ BANDS = 32  # it takes divisors of the permutations only; 16 would miss most pai
 
 
 def sign(texts: list[str], language: str) -> list[RMinHash]:
-    return RMinHash.from_token_sets((shingles(text, language) for text in texts), PERMUTATIONS, SEED)
+    return RMinHash.from_token_sets((set(shingles(text, language)) for text in texts), PERMUTATIONS, SEED)
 
 
 def group(hashes: list[RMinHash]) -> list[int]:
@@ -22,8 +23,8 @@ def group(hashes: list[RMinHash]) -> list[int]:
 def main(task: Task) -> None:
     texts = read_texts(task)
     if task.variant == "rho":
-        sets = (shingles(text, task.language) for text in texts)
-        matrix, signing = timed(lambda: RMinHash.digest_matrix_from_token_sets_rho(sets, PERMUTATIONS, SEED))
+        lists = (shingles(text, task.language) for text in texts)
+        matrix, signing = timed(lambda: RMinHash.digest_matrix_from_token_sets_rho(lists, PERMUTATIONS, SEED))
         index = RMinHashLSH(THRESHOLD, PERMUTATIONS, BANDS)
         flags, grouping = timed(lambda: index.query_duplicate_flags_matrix_one_shot(matrix))
         removed = [row for row, flag in enumerate(flags) if flag]

@@ -58,8 +58,10 @@ def greedy_star(
     one counts, of equally similar ones the preferred.
     """
     count = len(signatures)
-    previous = _link_buckets(signatures, bands, rows, budget)
-    nearest_kept = budget.array(previous.shape, np.int32)
+    links = _link_buckets(signatures, bands, rows, budget)
+    previous = budget.array((count, bands), np.int32)
+    _transpose(links, previous)
+    nearest_kept = links.reshape(count, bands)  # its room serves again
     sets, used = budget.array((0,), np.uint64), 0
     starts, sizes = np.zeros(count, np.int64), np.full(count, -1, np.int64)
     least = math.ceil(least_agreement(edge_threshold, signatures.shape[1]) * signatures.shape[1])
@@ -123,6 +125,16 @@ def _link_bucket(signatures, first, rows, keys, slots, previous):  # type: ignor
 
 
 @njit(nogil=True, cache=True)
+def _transpose(bands, documents):  # type: ignore[no-untyped-def]
+    """From a row a band to a row a document, block by block: the star then finds a document's links side by side."""
+    count = documents.shape[0]
+    for start in range(0, count, 64):
+        for band in range(bands.shape[0]):
+            for number in range(start, min(start + 64, count)):
+                documents[number, band] = bands[band, number]
+
+
+@njit(nogil=True, cache=True)
 def _draw(signatures, previous, nearest_kept, sets, starts, sizes, least, threshold, edge_threshold):  # type: ignore[no-untyped-def]
     """One pass over the documents. Pairs that lack a shingle set (size -1) are estimated and their documents wanted.
 
@@ -138,11 +150,11 @@ def _draw(signatures, previous, nearest_kept, sets, starts, sizes, least, thresh
     edges, candidates, verified = 0, 0, 0
     for number in range(count):
         best, best_similarity = -1, 0.0
-        for band in range(previous.shape[0]):
-            other = previous[band, number]
+        for band in range(previous.shape[1]):
+            other = previous[number, band]
             if other >= 0 and kept_of[other] >= 0:
-                other = nearest_kept[band, other]
-            nearest_kept[band, number] = other
+                other = nearest_kept[other, band]
+            nearest_kept[number, band] = other
             while other >= 0:
                 if met[other] != number:
                     met[other] = number
@@ -168,7 +180,7 @@ def _draw(signatures, previous, nearest_kept, sets, starts, sizes, least, thresh
                             similar > best_similarity or (similar == best_similarity and other < best)
                         ):
                             best, best_similarity = other, similar
-                other = nearest_kept[band, other]
+                other = nearest_kept[other, band]
         kept_of[number], similarity[number] = best, best_similarity
     return kept_of, similarity, left[:edges], right[:edges], edge_similarity[:edges], candidates, verified, wanted
 
