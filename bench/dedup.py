@@ -117,7 +117,7 @@ def install(environments: Path, names: Iterable[str]) -> None:
     for name in names:
         if name in REQUIREMENTS:
             subprocess.run([sys.executable, "-m", "venv", environments / name], check=True)
-            pip = [environments / name / "bin" / "python", "-m", "pip", "install", "--quiet"]
+            pip = [str(environments / name / "bin" / "python"), "-m", "pip", "install", "--quiet"]
             subprocess.run([*pip, *REQUIREMENTS[name]], check=True)
 
 
@@ -132,7 +132,7 @@ def run_tool(tool: Tool, environments: Path, documents: Path, language: str) -> 
         scratch.mkdir()
         options = {"input": documents, "language": language, "variant": tool.variant}
         options |= {"scratch": scratch, "result": result}
-        command = [python, "-P", BENCH / "peers" / f"{tool.script}.py"]
+        command = [str(python), "-P", str(BENCH / "peers" / f"{tool.script}.py")]
         command += [f"--{name}={value}" for name, value in options.items()]
         try:
             done = subprocess.run(
@@ -143,7 +143,8 @@ def run_tool(tool: Tool, environments: Path, documents: Path, language: str) -> 
         if done.returncode or not result.exists():
             print(done.stderr[-3000:], file=sys.stderr)
             return {"error": (done.stderr.strip().splitlines() or ["no result"])[-1]}
-        return json.loads(result.read_text())
+        found: dict[str, Any] = json.loads(result.read_text())
+        return found
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -334,7 +335,8 @@ def main() -> None:
         install(arguments.environments.absolute(), arguments.peers)
     os.sched_setaffinity(0, {arguments.core})
 
-    tables, versions = [], {}
+    tables: list[str] = []
+    versions: dict[str, str] = {}
     for path in arguments.input:
         with tempfile.TemporaryDirectory() as folder:
             language, samples = prepare(path, arguments.documents, arguments.datatrove_documents, Path(folder))

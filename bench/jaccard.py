@@ -96,7 +96,9 @@ def shingle_sets(texts: Iterable[str], ngram: int) -> list[npt.NDArray[np.int64]
     return sets
 
 
-def similar_pairs(sets: Sequence[npt.NDArray[np.int64]], threshold: float) -> tuple[Numbers, Numbers, npt.NDArray]:
+def similar_pairs(
+    sets: Sequence[npt.NDArray[np.int64]], threshold: float
+) -> tuple[Numbers, Numbers, npt.NDArray[np.float64]]:
     """All pairs of sets whose Jaccard similarity reaches a threshold, and the similarities."""
     sizes = np.array([len(one) for one in sets], np.int64)
     _, columns, counts = np.unique(np.concatenate(sets), return_inverse=True, return_counts=True)

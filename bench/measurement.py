@@ -53,7 +53,8 @@ def read_column(task: Task) -> pa.Array:
 
 def read_texts(task: Task) -> list[str]:
     """The texts as Python strings."""
-    return read_column(task).to_pylist()
+    texts: list[str] = read_column(task).to_pylist()
+    return texts
 
 
 def shingles(text: str, language: str) -> list[bytes]:
