@@ -89,11 +89,12 @@ EXPLANATION = """\
   shares (documents of fewer than {least} shingles make no pairs). A tool that cuts tokens otherwise is not wrong in
   that; the columns tell what one gets.
 - All tools: {ngram}-token shingles, threshold {threshold}, {permutations} permutations, as nearly as each can; one
-  process on one core; the texts are loaded before the clock starts; the least of {repeats} runs (one run where it took
-  more than {slow:.0f} s).
+  process on one core; its start, its imports and, but for those that work from file to file, loading the texts are
+  before the clock starts; the least of {repeats} runs (one run where it took more than {slow:.0f} s).
 - **corpusmill, texts in memory**: the kernels on an Arrow column, exact duplicates included, every removal verified by
   exact similarity. **the command**: `corpus dedup` from Parquet to Parquet, index and edges written, nothing in its
-  store. Both after a warm-up on a few documents: the kernels are compiled once on a machine (some 10 s) and cached.
+  store. Both after a warm-up on a few documents: the kernels are compiled once on a machine (some 10 s of processor
+  time) and cached; starting Python and loading them takes a command some 2 s, whatever the corpus.
 - **datasketch**: `MinHash.bulk` with xxh32 over shingles made in Python, `MinHashLSH` with its own choice of bands, and
   the usual loop: visit in order, pass over removed ones, remove all later matches.
 - **gaoya**: exports no signatures; under signatures stands the insertion into its index. Word n-grams for English,

@@ -8,7 +8,7 @@ import json
 import re
 import resource
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -57,10 +57,14 @@ def read_texts(task: Task) -> list[str]:
     return texts
 
 
-def shingles(text: str, language: str) -> list[bytes]:
-    """The runs of three words, or of three characters in Chinese, as users of these libraries make them."""
-    tokens = _chinese_tokens(text.lower()) if language == "zh" else _english_words(text.lower())
-    return [" ".join(tokens[start : start + NGRAM]).encode() for start in range(len(tokens) - NGRAM + 1)]
+def shingles(text: str, language: str) -> Iterator[bytes]:
+    """The runs of three words, or of three characters in Chinese, as users of these libraries make them.
+
+    Joined by `map`, which takes half the time of slices in a comprehension.
+    """
+    found = _chinese_tokens(text.lower()) if language == "zh" else _english_words(text.lower())
+    tokens = [token.encode() for token in found]
+    return map(b" ".join, zip(*(tokens[start:] for start in range(NGRAM)), strict=False))
 
 
 def spaced(text: str) -> str:

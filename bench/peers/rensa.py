@@ -23,7 +23,7 @@ def group(hashes: list[RMinHash]) -> list[int]:
 def main(task: Task) -> None:
     texts = read_texts(task)
     if task.variant == "rho":
-        lists = (shingles(text, task.language) for text in texts)
+        lists = (list(shingles(text, task.language)) for text in texts)
         matrix, signing = timed(lambda: RMinHash.digest_matrix_from_token_sets_rho(lists, PERMUTATIONS, SEED))
         index = RMinHashLSH(THRESHOLD, PERMUTATIONS, BANDS)
         flags, grouping = timed(lambda: index.query_duplicate_flags_matrix_one_shot(matrix))

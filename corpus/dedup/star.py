@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,34 +53,62 @@ def greedy_star(
     """Decide over all documents, given their signatures in order of preference.
 
     `fetch` gives the shingle sets of documents by number. Only those of pairs whose signatures do not rule out the
-    edge threshold are needed, and which these are depends on what is kept; so the star is drawn with estimates first,
-    which says what to fetch, and drawn again until no estimate was needed. Of several kept documents the most similar
-    one counts, of equally similar ones the preferred.
+    edge threshold are needed, and which these are depends on what is kept. So a first pass decides by estimates, only
+    to learn what to fetch; the second decides by exact similarities and stops for the few sets that the first did not
+    foresee. Of several kept documents the most similar one counts, of equally similar ones the preferred.
     """
     count = len(signatures)
     links = _link_buckets(signatures, bands, rows, budget)
     previous = budget.array((count, bands), np.int32)
     _transpose(links, previous)
     nearest_kept = links.reshape(count, bands)  # its room serves again
-    sets, used = budget.array((0,), np.uint64), 0
-    starts, sizes = np.zeros(count, np.int64), np.full(count, -1, np.int64)
     least = math.ceil(least_agreement(edge_threshold, signatures.shape[1]) * signatures.shape[1])
-    while True:
-        *decided, wanted = _draw(
-            signatures, previous, nearest_kept, sets, starts, sizes, least, threshold, edge_threshold
-        )
-        missing = np.flatnonzero(wanted & (sizes < 0)).astype(np.int32)
+    fixed = (signatures, previous, nearest_kept, least, threshold, edge_threshold)
+
+    sets = _Sets(count, budget)
+    wanted = np.zeros(count, np.bool_)
+    _draw(0, True, *fixed, sets.hashes, sets.starts, sets.sizes, wanted, *_blank(count))
+    sets.add(fetch, wanted)
+    number, *drawn = _draw(0, False, *fixed, sets.hashes, sets.starts, sets.sizes, wanted, *_blank(count))
+    while number < count:
+        sets.add(fetch, wanted)
+        number, *drawn = _draw(number, False, *fixed, sets.hashes, sets.starts, sets.sizes, wanted, *drawn)
+    kept_of, similarity, _, left, right, edge_similarity, (edges, candidates, verified, _) = drawn
+    return Star(
+        kept_of, similarity, left[:edges], right[:edges], edge_similarity[:edges], int(candidates), int(verified)
+    )
+
+
+class _Sets:
+    """The shingle sets fetched so far, in one array that grows; a size of -1 where there is none."""
+
+    def __init__(self, count: int, budget: Budget) -> None:
+        self.budget = budget
+        self.hashes = budget.array((0,), np.uint64)
+        self.used = 0
+        self.starts = np.zeros(count, np.int64)
+        self.sizes = np.full(count, -1, np.int64)
+
+    def add(self, fetch: Callable[[Indices], ShingleSets], wanted: npt.NDArray[np.bool_]) -> None:
+        missing = np.flatnonzero(wanted & (self.sizes < 0)).astype(np.int32)
         if not len(missing):
-            return Star(*decided)
+            return
         fetched = fetch(missing)
-        starts[missing], sizes[missing] = fetched.starts + used, fetched.sizes
-        needed = used + sum(map(len, fetched.chunks))
-        if needed > len(sets):
-            sets, old = budget.array((needed * 9 // 8,), np.uint64), sets  # later rounds fetch a few more
-            sets[:used] = old[:used]
+        self.starts[missing], self.sizes[missing] = fetched.starts + self.used, fetched.sizes
+        needed = self.used + sum(map(len, fetched.chunks))
+        if needed > len(self.hashes):
+            larger = self.budget.array((needed * 9 // 8,), np.uint64)  # a few more will come
+            larger[: self.used] = self.hashes[: self.used]
+            self.hashes = larger
         for chunk in fetched.chunks:
-            sets[used : used + len(chunk)] = chunk
-            used += len(chunk)
+            self.hashes[self.used : self.used + len(chunk)] = chunk
+            self.used += len(chunk)
+
+
+def _blank(count: int) -> tuple[npt.NDArray[Any], ...]:
+    """What `_draw` fills: kept_of, similarity, met, three columns of edges, and four counters."""
+    edges = np.empty(1024, np.int32), np.empty(1024, np.int32), np.empty(1024, np.float64)
+    return np.full(count, -1, np.int32), np.zeros(count), np.full(count, -1, np.int64), *edges, np.zeros(4, np.int64)
 
 
 def least_agreement(similarity: float, num_perm: int) -> float:
@@ -135,40 +163,40 @@ def _transpose(bands, documents):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _draw(signatures, previous, nearest_kept, sets, starts, sizes, least, threshold, edge_threshold):  # type: ignore[no-untyped-def]
-    """One pass over the documents. Pairs that lack a shingle set (size -1) are estimated and their documents wanted.
+def _draw(  # type: ignore[no-untyped-def]
+    first, estimate, signatures, previous, nearest_kept, least, threshold, edge_threshold, sets, starts, sizes, wanted,
+    kept_of, similarity, met, left, right, edge_similarity, counters,
+):  # fmt: skip
+    """Visit the documents from `first` on; the number of the first one not decided, and what was filled.
 
-    `nearest_kept` holds for each band and document the last *kept* one before it in its bucket: a chain over the kept
-    ones alone, so that thousands of copies of one document cost one comparison each.
+    `nearest_kept` holds for each document and band the last *kept* one before it in its bucket: a chain over the kept
+    ones alone, so that thousands of copies of one document cost one comparison each. Pairs that lack a shingle set
+    make their documents wanted; they are estimated from the signatures, or the document is left for the next call.
+    The counters are edges, candidates, verified and visits.
     """
     count, num_perm = signatures.shape
-    kept_of = np.full(count, -1, np.int32)
-    similarity = np.zeros(count, np.float64)
-    wanted = np.zeros(count, np.bool_)
-    met = np.full(count, -1, np.int32)
-    left, right, edge_similarity = np.empty(1024, np.int32), np.empty(1024, np.int32), np.empty(1024, np.float64)
-    edges, candidates, verified = 0, 0, 0
-    for number in range(count):
-        best, best_similarity = -1, 0.0
+    for number in range(first, count):
+        edges, candidates, verified, visit = counters
+        best, best_similarity, lacking = -1, 0.0, False
         for band in range(previous.shape[1]):
             other = previous[number, band]
             if other >= 0 and kept_of[other] >= 0:
                 other = nearest_kept[other, band]
             nearest_kept[number, band] = other
             while other >= 0:
-                if met[other] != number:
-                    met[other] = number
+                if met[other] != visit:
+                    met[other] = visit
                     candidates += 1
                     agreement = 0
                     for column in range(num_perm):
                         agreement += signatures[other, column] == signatures[number, column]
                     if agreement >= least:
                         if sizes[other] < 0 or sizes[number] < 0:
-                            wanted[other] = wanted[number] = True
+                            wanted[other] = wanted[number] = lacking = True
                             similar = agreement / num_perm
                         else:
-                            verified += 1
                             similar = _jaccard(sets, starts[other], sizes[other], starts[number], sizes[number])
+                            verified += 1
                             if similar >= edge_threshold:
                                 if edges == left.shape[0]:
                                     left = np.append(left, np.empty(edges, np.int32))
@@ -181,8 +209,12 @@ def _draw(signatures, previous, nearest_kept, sets, starts, sizes, least, thresh
                         ):
                             best, best_similarity = other, similar
                 other = nearest_kept[other, band]
+        counters[3] = visit + 1
+        if lacking and not estimate:
+            return number, kept_of, similarity, met, left, right, edge_similarity, counters
         kept_of[number], similarity[number] = best, best_similarity
-    return kept_of, similarity, left[:edges], right[:edges], edge_similarity[:edges], candidates, verified, wanted
+        counters[0], counters[1], counters[2] = edges, candidates, verified
+    return count, kept_of, similarity, met, left, right, edge_similarity, counters
 
 
 @njit(nogil=True, cache=True)
