@@ -35,8 +35,11 @@ from corpus.text.exact import exact_keys
 from corpus.text.tokens import SHINGLE_VIEW, tokenise
 
 BATCH_ROWS = 2_048  # documents read at a time
-SLICE = 64  # documents tokenised at a time: their hashes stay in the processor's cache
+SLICE_TEXTS, SLICE_BYTES = 64, 1_000_000  # tokenised at a time: their hashes stay in the processor's cache
 
+_INDEX = pa.schema(  # and the signature
+    [("id", pa.string()), ("n_chars", pa.int64()), ("exact", pa.binary(16)), ("comparable", pa.bool_())]
+)
 Signed = tuple[list[bytes | None], npt.NDArray[np.bool_], Signatures]  # exact keys, comparable, signatures
 Places = npt.NDArray[np.int64]  # documents counted in the order of parts
 
@@ -55,7 +58,9 @@ def build_index(run: Run, parts: Sequence[Part], folder: Path, version: int) -> 
 
 def read_columns(index: Path) -> pl.DataFrame:
     """id, n_chars, exact, comparable of the documents of a part."""
-    return pl.DataFrame(_read(index, ["id", "n_chars", "exact", "comparable"]))
+    columns = ["id", "n_chars", "exact", "comparable"]
+    batches = [pl.DataFrame(batch) for batch in _read(index, columns)]
+    return pl.concat(batches) if batches else pl.DataFrame(_INDEX.empty_table()).select(columns)
 
 
 def read_signatures(index: Sequence[Path], places: Places, num_perm: int, budget: Budget) -> Signatures:
@@ -67,9 +72,9 @@ def read_signatures(index: Sequence[Path], places: Places, num_perm: int, budget
     order = np.argsort(places)
     in_order = places[order]
     first = 0
-    for path in index:
-        column = _read(path, ["signature"])["signature"].combine_chunks()
-        rows = np.frombuffer(column.buffers()[1], np.uint32).reshape(-1, num_perm)
+    for batch in itertools.chain.from_iterable(_read(path, ["signature"]) for path in index):
+        column = batch["signature"]
+        rows = np.frombuffer(column.buffers()[1], np.uint32).reshape(-1, num_perm)[column.offset :][: len(column)]
         start, end = np.searchsorted(in_order, [first, first + len(rows)])
         matrix[order[start:end]] = rows[in_order[start:end] - first]
         first += len(rows)
@@ -96,35 +101,26 @@ def read_shingles(run: Run, parts: Sequence[Part], places: Places, folder: Path)
     return ShingleSets([np.memmap(path, np.uint64, "r") for path in files], starts, sizes)
 
 
-def _read(index: Path, columns: Sequence[str]) -> pa.Table:
-    """Columns of a file of the index. Raises UserError where it is damaged."""
+def _read(index: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of a file of the index, batch by batch. Raises UserError where it is damaged."""
     try:
-        return pq.ParquetFile(index, page_checksum_verification=True).read(columns)
+        yield from pq.ParquetFile(index, page_checksum_verification=True).iter_batches(columns=columns)
     except (pa.ArrowException, OSError) as error:
         message = f"the index of {index.name} is damaged ({error}): delete .corpusmill/parts/dedup and run again"
         raise UserError(message) from None
 
 
 def _index_part(sign: Callable[[Texts], Signed], num_perm: int, part: Part, folder: Path) -> Metrics:
-    schema = pa.schema(
-        [
-            pa.field("id", pa.string()),
-            pa.field("n_chars", pa.int64()),
-            pa.field("exact", pa.binary(16)),
-            pa.field("comparable", pa.bool_()),
-            pa.field("signature", pa.binary(4 * num_perm)),
-        ]
-    )
+    schema = _INDEX.append(pa.field("signature", pa.binary(4 * num_perm)))
     # Signatures do not compress, and a checksum a page tells a damaged index from a whole one.
     options = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
     with pq.ParquetWriter(folder / part.name, schema, **options) as writer:
         for table in _text_batches(part):
             texts = Texts.of(table["text"])
-            slices = [sign(texts[start : start + SLICE]) for start in range(0, len(texts), SLICE)]
-            exact, comparable, matrices = zip(*slices, strict=True)
+            exact, comparable, matrices = zip(*map(sign, texts.slices(SLICE_TEXTS, SLICE_BYTES)), strict=True)
             rows = pa.py_buffer(np.concatenate(matrices))
             columns = [
-                pc.cast(table["id"], pa.string()),
+                table["id"],
                 _arrow(pl.Series(pc.utf8_length(table["text"])).fill_null(0), pl.Int64),
                 _arrow(list(itertools.chain(*exact)), pl.Binary).cast(pa.binary(16)),
                 _arrow(np.concatenate(comparable), pl.Boolean),
@@ -157,7 +153,8 @@ def _text_batches(part: Part) -> Iterator[pa.Table]:
     left = part.rows
     for table in table_batches(part.files[0], file, ["id", "text"], BATCH_ROWS):
         if left > 0 and table.num_rows:
-            yield table.slice(0, left).set_column(1, "text", pc.cast(table["text"].slice(0, left), pa.large_string()))
+            ids, texts = table["id"].slice(0, left), table["text"].slice(0, left)
+            yield pa.table({"id": pc.cast(ids, pa.string()), "text": pc.cast(texts, pa.large_string())})
         left -= table.num_rows
 
 
@@ -170,9 +167,8 @@ def _texts_at(part: Part, rows: Places) -> Iterator[Texts]:
         if np.searchsorted(rows, first) < np.searchsorted(rows, end):
             for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=["text"]):
                 wanted = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + batch.num_rows)] - first
-                texts = pc.cast(batch["text"], pa.large_string())
-                for start in range(0, len(wanted), SLICE):
-                    yield Texts.of(texts.take(_arrow(wanted[start : start + SLICE], pl.Int64)))
+                texts = pc.cast(batch["text"], pa.large_string()).take(_arrow(wanted, pl.Int64))
+                yield from Texts.of(texts).slices(SLICE_TEXTS, SLICE_BYTES)
                 first += batch.num_rows
         first = end
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,15 @@ class Texts:
         """A run of the texts, without a copy."""
         start, end, _ = some.indices(len(self))
         return Texts(self.data, self.offsets[start : end + 1])
+
+    def slices(self, texts: int, most_bytes: int) -> Iterator[Texts]:
+        """Runs of at most so many texts and bytes, but of at least one text."""
+        start = 0
+        while start < len(self):
+            enough = int(np.searchsorted(self.offsets, self.offsets[start] + most_bytes, side="right")) - 1
+            end = min(start + texts, max(start + 1, enough))
+            yield self[start:end]
+            start = end
 
     @property
     def bytes(self) -> int:

@@ -312,6 +312,12 @@ def test_little_memory_changes_no_byte(tmp_path: Path, documents: pl.DataFrame, 
     assert not [path for path in mapped.rglob("*") if path.is_file() and path.suffix not in (".parquet", ".json", "")]
 
 
+def test_columns_in_any_order_and_ids_of_any_type(tmp_path: Path) -> None:
+    rows = {"text": [ALIKE + "one", ALIKE + "two words", "other"], "note": [1, 2, 3], "id": [30, 20, 10]}
+    output, _ = dedup(tmp_path, "out", write_parts(tmp_path / "in", pl.DataFrame(rows), [1]))
+    assert {one: row["duplicate_of"] for one, row in annotation(output).items()} == {"30": "20", "20": None, "10": None}
+
+
 def test_a_very_long_document_and_odd_ones(tmp_path: Path) -> None:
     """50 MB beside its own near copy, one character, none, null: each judged, none alike but the two."""
     generator = random.Random(2)

@@ -134,6 +134,14 @@ def test_slices_and_chunks_of_a_column() -> None:
         assert [part.tolist() for part in np.split(tokens.hashes, tokens.offsets[1:-1])][: len(wanted)] == wanted
 
 
+@given(st.lists(st.text(max_size=9), max_size=20), st.integers(1, 5), st.integers(1, 20))
+def test_slices_are_the_texts_in_order(strings: list[str], texts: int, most_bytes: int) -> None:
+    column = Texts.of(pa.array(strings, pa.large_string()))
+    slices = list(column.slices(texts, most_bytes))
+    assert [one.text(number) for one in slices for number in range(len(one))] == strings
+    assert all(0 < len(one) <= texts and (one.bytes <= most_bytes or len(one) == 1) for one in slices)
+
+
 def test_hashes_of_many_words_differ() -> None:
     generator = random.Random(1)
     texts = ["".join(generator.choices("abcdefghij", k=generator.randrange(1, 12))) for _ in range(200_000)]
