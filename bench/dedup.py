@@ -60,7 +60,7 @@ REQUIREMENTS = {
     "rensa": ["rensa", "pyarrow"],
     "gaoya": ["gaoya", "pyarrow"],
     "daft": ["daft", "polars", "numpy", "pyarrow"],
-    "datatrove": ["datatrove[processing]", "orjson", "spacy", "xxhash<4", "pyarrow"],  # xxhash 4 takes no str
+    "datatrove": ["datatrove[processing]", "jieba", "orjson", "spacy", "xxhash<4", "pyarrow"],  # xxhash 4 takes no str
     "text-dedup": ["text-dedup", "pyarrow"],
 }
 REFERENCES = ("datasketch", "gaoya")
@@ -100,13 +100,14 @@ EXPLANATION = """\
 - **gaoya**: exports no signatures; under signatures stands the insertion into its index. Word n-grams for English,
   character n-grams for Chinese. The same loop.
 - **rensa**: its README's `RMinHashDeduplicator` (32 bands), and its rho pipeline, which flags *every* member of a group
-  and does not say whom to keep: counted as flagged, so whole groups are gone. Shingles made in Python for both.
+  and does not say whom to keep: counted as flagged, so whole groups are gone. It samples positions and hardly finds
+  edited copies of long texts; other orders of the shingles or numbers of bands did not help. Shingles made in Python.
 - **daft** has the `minhash` function alone, with words that end at spaces; bands ({bands} of {rows}) and connected
   components in Polars. *normalised*: by its own `normalize`, as its docs advise, on the clock. *Han spaced*: spaces
   between Han characters made before the clock starts.
 - **text-dedup**: its command `text_dedup.minhash`, from a data set on disk to one on disk; it times no signatures.
 - **datatrove**: its four steps ({bands} buckets of {rows}), Parquet to JSONL, on the first {datatrove_documents}
-  documents only, for its speed; its spaCy words.
+  documents only, for its speed; with its word tokenizers, spaCy and for Chinese jieba, so that its shingles are longer.
 """
 
 

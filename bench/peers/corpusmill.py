@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from measurement import NGRAM, PERMUTATIONS, SEED, THRESHOLD, Task, read_column, read_task, timed, write_result
 
 from corpus.dedup import stage
-from corpus.dedup.index import SLICE
 from corpus.dedup.memory import Budget
 from corpus.dedup.shingles import count_distinct, shingle_sets
 from corpus.dedup.signatures import Signatures, choose_bands, permutations, signatures
@@ -26,6 +25,7 @@ from corpus.text.tokens import tokenise
 
 DEDUP = Dedup(ngram=NGRAM, threshold=THRESHOLD, num_perm=PERMUTATIONS, seed=SEED)
 FUNCTIONS = permutations(PERMUTATIONS, SEED)
+SLICE = 64  # texts at a time, as in the stage: their tokens stay in the processor's cache
 
 
 def slices(texts: Texts) -> list[Texts]:

@@ -16,6 +16,8 @@ from measurement import BANDS, NGRAM, ROWS_PER_BAND, Task, read_column, read_tas
 
 CONFIG = MinhashConfig(n_grams=NGRAM, num_buckets=BANDS, hashes_per_bucket=ROWS_PER_BAND)
 
+LANGUAGES = {"en": "eng", "zh": "cmn_Hani"}  # its codes; for `zh` it would take whole clauses for words
+
 
 def run(folder: Path, name: str, pipeline: list[PipelineStep], tasks: int = 1) -> None:
     LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=str(folder / "logs" / name)).run()
@@ -40,7 +42,8 @@ def main(task: Task) -> None:
     table = pa.table({"id": [str(row) for row in range(len(texts))], "text": texts})
     pq.write_table(table, task.scratch / "input" / "documents.parquet")
     reader = ParquetReader(str(task.scratch / "input"))
-    _, signing = timed(lambda: sign(reader, task.scratch, task.language))
+    language = LANGUAGES[task.language]
+    _, signing = timed(lambda: sign(reader, task.scratch, language))
     _, grouping = timed(lambda: group(reader, task.scratch))
     files = (task.scratch / "removed").glob("*.jsonl.gz")
     removed = [
