@@ -3,7 +3,7 @@
     python bench/dedup_growth.py --input en.parquet --documents 100000 1000000 --memory-mb 200 --folder SCRATCH
 
 Makes corpora of one similarity structure in every size: half of the documents are unlike all others, the other half are
-clusters of 2 to 50 near copies, of each of which up to 8 % of the words were replaced. An original is put together from
+clusters of 2 to 50 near copies, of each of which up to 8 % of the words (--replaced) were replaced. An original is put together from
 pieces of a dozen words out of real text, so that common phrases are shared as in real text; of larger pieces (halves of
 documents) a small input would repeat each so often that the clusters themselves would grow with the corpus. Each size
 is deduplicated in a process of its own on one core, after a warm-up that loads the compiled kernels.
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--memory-mb", type=int, default=2_000)
     parser.add_argument("--copies", type=int, help="one cluster of so many near copies instead of the mix")
+    parser.add_argument("--replaced", type=int, default=8, help="per cent of a copy's words, at most")
     parser.add_argument("--folder", type=Path, required=True, help="where the corpora are made, and kept")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -51,9 +52,9 @@ def main() -> None:
         return
     rows = []
     for count in [options.copies] if options.copies else options.documents:
-        corpus = options.folder / f"{'copies' if options.copies else 'mix'}-{count}"
+        corpus = options.folder / f"{'copies' if options.copies else 'mix'}-{count}-{options.replaced}"
         if not corpus.exists():
-            make_corpus(options.input, corpus, count, one_cluster=bool(options.copies))
+            make_corpus(options.input, corpus, count, options.replaced, one_cluster=bool(options.copies))
         command = [sys.executable, __file__, "--measure", str(corpus), "--memory-mb", str(options.memory_mb)]
         command += ["--input", str(options.input), "--folder", str(options.folder)]
         environment = os.environ | dict.fromkeys(("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
@@ -61,13 +62,13 @@ def main() -> None:
     print(table(rows))
 
 
-def make_corpus(source: Path, folder: Path, count: int, one_cluster: bool) -> None:
+def make_corpus(source: Path, folder: Path, count: int, replaced: int, one_cluster: bool) -> None:
     """Write parts of documents: the same for the same input and count."""
     generator = random.Random(count)
     words = " ".join(pl.read_parquet(source, columns=["text"])["text"].to_list()).split()
     pieces = [" ".join(words[at : at + PIECE_WORDS]) for at in range(0, len(words), PIECE_WORDS)]
     sizes = iter([count]) if one_cluster else cluster_sizes(generator, count)
-    texts = [text for size in sizes for text in near_copies(generator, pieces, words[:100_000], size)]
+    texts = [text for size in sizes for text in near_copies(generator, pieces, words[:100_000], size, replaced)]
     generator.shuffle(texts)
     partial = folder.with_name(folder.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -88,13 +89,15 @@ def cluster_sizes(generator: random.Random, count: int) -> Iterator[int]:
         made += size
 
 
-def near_copies(generator: random.Random, pieces: list[str], vocabulary: list[str], size: int) -> Iterator[str]:
+def near_copies(
+    generator: random.Random, pieces: list[str], vocabulary: list[str], size: int, replaced: int
+) -> Iterator[str]:
     """An original and its near copies."""
     original = " ".join(generator.choices(pieces, k=PIECES))
     yield original
     for _ in range(size - 1):
         words = original.split(" ")
-        for place in generator.sample(range(len(words)), generator.randint(0, len(words) * 8 // 100)):
+        for place in generator.sample(range(len(words)), generator.randint(0, len(words) * replaced // 100)):
             words[place] = generator.choice(vocabulary)
         yield " ".join(words)
 

@@ -174,10 +174,12 @@ def aligned_batches(
         yield pl.concat([frames[0], *(frame.drop("id") for frame in frames[1:])], how="horizontal")
 
 
-def table_batches(path: Path, file: pq.ParquetFile, names: Sequence[str], rows: int) -> Iterator[pa.Table]:
+def table_batches(
+    path: Path, file: pq.ParquetFile, names: Sequence[str], rows: int, groups: Sequence[int] | None = None
+) -> Iterator[pa.Table]:
     """Tables of some columns of a file. Raises UserError where its middle is damaged, though its end is whole."""
     try:
-        for batch in file.iter_batches(rows, columns=names):
+        for batch in file.iter_batches(rows, row_groups=groups, columns=names):
             yield pa.Table.from_batches([batch])
     except (pa.ArrowInvalid, OSError) as error:
         raise _damaged(path, error) from None

@@ -129,8 +129,8 @@ class Dedup(Section):
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.6
     edge_threshold: Annotated[float, Field(gt=0, le=1)] = 0.4
     num_perm: Positive = 128
-    seed: int = 1
-    min_shingles: Positive = 5
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    min_shingles: Annotated[int, Field(ge=1, le=100)] = 5
     memory_mb: Positive = 2_000
     prefer: list[str] = ["batch", "-n_chars", "id"]
 

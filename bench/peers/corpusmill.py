@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from measurement import NGRAM, PERMUTATIONS, SEED, THRESHOLD, Task, read_column, read_task, timed, write_result
 
 from corpus.dedup import stage
+from corpus.dedup.bands import choose_bands
 from corpus.dedup.memory import Budget
-from corpus.dedup.shingles import count_distinct, shingle_sets
-from corpus.dedup.signatures import Signatures, choose_bands, permutations, signatures
+from corpus.dedup.shingles import Signatures, count_distinct, shingle_sets, signatures
 from corpus.dedup.star import Indices, ShingleSets, greedy_star
 from corpus.params import Dedup, Params
 from corpus.stage import Run, execute
@@ -24,7 +24,6 @@ from corpus.text.exact import exact_keys
 from corpus.text.tokens import tokenise
 
 DEDUP = Dedup(ngram=NGRAM, threshold=THRESHOLD, num_perm=PERMUTATIONS, seed=SEED)
-FUNCTIONS = permutations(PERMUTATIONS, SEED)
 SLICE = 64  # texts at a time, as in the stage: their tokens stay in the processor's cache
 
 
@@ -34,7 +33,7 @@ def slices(texts: Texts) -> list[Texts]:
 
 def sign(texts: Texts) -> Signatures:
     """The signatures alone."""
-    return np.concatenate([signatures(tokenise(some), NGRAM, FUNCTIONS) for some in slices(texts)])
+    return np.concatenate([signatures(tokenise(some), NGRAM, PERMUTATIONS, SEED) for some in slices(texts)])
 
 
 def dedup(column: pa.Array) -> list[int]:
@@ -46,7 +45,7 @@ def dedup(column: pa.Array) -> list[int]:
         tokens = tokenise(some)
         exact += exact_keys(tokens.texts)
         comparable.append(count_distinct(tokens, NGRAM, DEDUP.min_shingles) == DEDUP.min_shingles)
-        matrices.append(signatures(tokens, NGRAM, FUNCTIONS))
+        matrices.append(signatures(tokens, NGRAM, PERMUTATIONS, SEED))
 
     documents = pl.DataFrame(
         {"exact": exact, "length": pl.Series(pc.utf8_length(column)), "comparable": np.concatenate(comparable)},

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.metadata
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus.dedup.memory import Budget
-from corpus.dedup.shingles import count_distinct, shingle_sets
-from corpus.dedup.signatures import Permutations, Signatures, permutations, signatures
+from corpus.dedup.shingles import Signatures, count_distinct, shingle_sets, signatures
 from corpus.dedup.star import ShingleSets
 from corpus.documents import open_part, table_batches
 from corpus.errors import UserError
@@ -48,10 +48,10 @@ def build_index(run: Run, parts: Sequence[Part], folder: Path, version: int) -> 
     """The file of the index of each part, in a folder; from the store where the part is known."""
     params = run.params.dedup
     texts_only = [dataclasses.replace(part, files=part.files[:1]) for part in parts]
-    own = json.dumps([SHINGLE_VIEW, params.ngram, params.num_perm, params.seed, params.min_shingles])
-    sign = functools.partial(_sign_texts, params, permutations(params.num_perm, params.seed))
-    sign(Texts.of(pl.Series(["compiles the kernels here, once, before all workers would"]).to_arrow()))
-    function = functools.partial(_index_part, sign, params.num_perm)
+    libraries = [f"{name} {importlib.metadata.version(name)}" for name in ("datasketch", "pyarrow")]
+    own = json.dumps([SHINGLE_VIEW, params.ngram, params.num_perm, params.seed, params.min_shingles, *libraries])
+    folder.mkdir()
+    function = functools.partial(_index_part, params)
     map_parts(dataclasses.replace(run, output=folder), texts_only, function, version, own)
     return [folder / part.name for part in parts]
 
@@ -110,14 +110,15 @@ def _read(index: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         raise UserError(message) from None
 
 
-def _index_part(sign: Callable[[Texts], Signed], num_perm: int, part: Part, folder: Path) -> Metrics:
-    schema = _INDEX.append(pa.field("signature", pa.binary(4 * num_perm)))
+def _index_part(params: Dedup, part: Part, folder: Path) -> Metrics:
+    schema = _INDEX.append(pa.field("signature", pa.binary(4 * params.num_perm)))
     # Signatures do not compress, and a checksum a page tells a damaged index from a whole one.
     options = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
     with pq.ParquetWriter(folder / part.name, schema, **options) as writer:
         for table in _text_batches(part):
             texts = Texts.of(table["text"])
-            exact, comparable, matrices = zip(*map(sign, texts.slices(SLICE_TEXTS, SLICE_BYTES)), strict=True)
+            slices = [_sign_texts(params, some) for some in texts.slices(SLICE_TEXTS, SLICE_BYTES)]
+            exact, comparable, matrices = zip(*slices, strict=True)
             rows = pa.py_buffer(np.concatenate(matrices))
             columns = [
                 table["id"],
@@ -130,11 +131,11 @@ def _index_part(sign: Callable[[Texts], Signed], num_perm: int, part: Part, fold
     return {}
 
 
-def _sign_texts(params: Dedup, permutations: Permutations, texts: Texts) -> Signed:
+def _sign_texts(params: Dedup, texts: Texts) -> Signed:
     """Exact key, whether there are shingles enough to compare, and signature of each text."""
     tokens = tokenise(texts)
     comparable = count_distinct(tokens, params.ngram, params.min_shingles) == params.min_shingles
-    return exact_keys(tokens.texts), comparable, signatures(tokens, params.ngram, permutations)
+    return exact_keys(tokens.texts), comparable, signatures(tokens, params.ngram, params.num_perm, params.seed)
 
 
 def _arrow(values: Any, dtype: type[pl.DataType]) -> pa.Array:
@@ -146,16 +147,20 @@ def _text_batches(part: Part) -> Iterator[pa.Table]:
     """id and text of a part's documents, straight from Parquet to the buffers that the kernels read."""
     file = open_part(part.files[0])
     kind = file.schema_arrow.field("text").type if "text" in file.schema_arrow.names else None
-    if kind is None:
-        raise UserError(f"{part} has no column `text`: name the documents first with --input")
+    if kind is None or "id" not in file.schema_arrow.names:
+        lacking = "text" if kind is None else "id"
+        raise UserError(f"{part} has no column `{lacking}`: name the documents first with --input")
     if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
         raise UserError(f"{part}: the column `text` holds {kind}, not text")
     left = part.rows
     for table in table_batches(part.files[0], file, ["id", "text"], BATCH_ROWS):
-        if left > 0 and table.num_rows:
-            ids, texts = table["id"].slice(0, left), table["text"].slice(0, left)
-            yield pa.table({"id": pc.cast(ids, pa.string()), "text": pc.cast(texts, pa.large_string())})
+        table = table.slice(0, left)
+        if table.num_rows:
+            ids = _arrow(pl.Series(table["id"]).cast(pl.String), pl.String)
+            yield pa.table({"id": ids.cast(pa.string()), "text": pc.cast(table["text"], pa.large_string())})
         left -= table.num_rows
+        if left <= 0:
+            return
 
 
 def _texts_at(part: Part, rows: Places) -> Iterator[Texts]:
@@ -165,7 +170,7 @@ def _texts_at(part: Part, rows: Places) -> Iterator[Texts]:
     for group in range(file.num_row_groups):
         end = first + file.metadata.row_group(group).num_rows
         if np.searchsorted(rows, first) < np.searchsorted(rows, end):
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=["text"]):
+            for batch in table_batches(part.files[0], file, ["text"], BATCH_ROWS, [group]):
                 wanted = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + batch.num_rows)] - first
                 texts = pc.cast(batch["text"], pa.large_string()).take(_arrow(wanted, pl.Int64))
                 yield from Texts.of(texts).slices(SLICE_TEXTS, SLICE_BYTES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class Budget:
             self.left -= size
             return np.empty(shape, dtype)
         self.files += 1
-        return (
-            np.memmap(self.folder / f"array-{self.files}", dtype, "w+", shape=shape) if size else np.empty(shape, dtype)
-        )
+        path = self.folder / f"array-{self.files}"
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, and would be a crash later
+        return np.memmap(path, dtype, "r+", shape=shape)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 
 from corpus.dedup.index import read_columns
@@ -28,17 +29,13 @@ class Ranking(NamedTuple):
 
 
 def rank_documents(parts: Sequence[Part], index: Sequence[Path], prefer: Sequence[str]) -> Ranking:
-    """Sort by the columns of dedup.prefer; nulls come last, and the id decides what is left equal.
-
-    Raises UserError where an id occurs twice.
-    """
+    """Sort by the columns of dedup.prefer; nulls and NaN come last, and the id decides what is left equal."""
     frames = []
     for part, path in zip(parts, index, strict=True):
         known = read_columns(path)
         preferred_by = _read_preferences(part, prefer, known["n_chars"])
         frames.append(pl.concat([known.drop("n_chars"), preferred_by], how="horizontal"))
     documents = pl.concat(frames, how="vertical_relaxed").with_row_index("place")
-    _refuse_repeated_ids(parts, documents["id"])
     order = [(column.removeprefix("-"), column.startswith("-")) for column in [*prefer, "id"]]
     documents = documents.sort(
         [name if name == "id" else f"prefer_{name}" for name, _ in order],
@@ -56,28 +53,32 @@ def rank_documents(parts: Sequence[Part], index: Sequence[Path], prefer: Sequenc
     )
 
 
-def _refuse_repeated_ids(parts: Sequence[Part], ids: pl.Series) -> None:
-    hashes = np.sort(ids.hash().to_numpy())
-    if not (hashes[1:] == hashes[:-1]).any():
-        return
-    repeated = ids.is_duplicated().arg_true()
-    if len(repeated):
-        place = repeated[-1]
-        part = parts[int(np.searchsorted(np.cumsum([part.rows for part in parts]), place, side="right"))]
-        raise UserError(f"{part}: the id {ids[place]} occurs twice in the input: give each document its own id")
-
-
 def check_preference(parts: Sequence[Part], prefer: Sequence[str]) -> None:
-    """Raises UserError for a column that no input has or that has no order."""
+    """Raises UserError for a column that a part lacks, that has no order, or another kind of values in another part."""
+    kinds: dict[str, tuple[str, Part]] = {}
     for part in parts:
-        fields = [field for path in part.files for field in open_part(path).schema_arrow]
-        known = {field.name for field in fields if not pa.types.is_nested(field.type)} | {"batch", "n_chars"}
+        fields = {field.name: field.type for path in part.files for field in open_part(path).schema_arrow}
+        known = {name: _kind(dtype) for name, dtype in fields.items() if not pa.types.is_nested(dtype)}
+        known = {"batch": "numbers", "n_chars": "numbers"} | known
         for column in prefer:
             name = column.removeprefix("-")
             if name not in known:
                 near = difflib.get_close_matches(name, sorted(known), n=1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
                 raise UserError(f"dedup.prefer: {part} and its annotations have no column `{name}`: {hint}")
+            kind, first = kinds.setdefault(name, (known[name], part))
+            if kind != known[name] and name != "id" and "nothing" not in (kind, known[name]):
+                raise UserError(f"dedup.prefer: `{name}` holds {kind} in {first} and {known[name]} in {part}")
+
+
+def _kind(dtype: pa.DataType) -> str:
+    """What can be put in one order."""
+    types = pa.types
+    if types.is_integer(dtype) or types.is_floating(dtype) or types.is_decimal(dtype):
+        return "numbers"
+    if types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype):
+        return "text"
+    return "nothing" if types.is_null(dtype) else str(dtype)
 
 
 def _read_preferences(part: Part, prefer: Sequence[str], n_chars: pl.Series) -> pl.DataFrame:
@@ -86,4 +87,5 @@ def _read_preferences(part: Part, prefer: Sequence[str], n_chars: pl.Series) -> 
     present = {name for path in part.files for name in open_part(path).schema_arrow.names}
     stored = pl.concat(batches(part, [name for name in names if name in present]))
     computed = {"n_chars": n_chars, "batch": pl.repeat(0, stored.height, dtype=pl.Int32, eager=True)}
-    return pl.DataFrame({f"prefer_{name}": stored[name] if name in present else computed[name] for name in names})
+    columns = pl.DataFrame({f"prefer_{name}": stored[name] if name in present else computed[name] for name in names})
+    return columns.with_columns(cs.float().fill_nan(None))

@@ -1,7 +1,12 @@
-"""A document as its set of shingles: the definition of similarity that signatures and verification share."""
+"""A document as its set of shingles, and the signature of that set.
+
+A shingle is some tokens in a row. Its hash, 64 bits, is the sum of its tokens' hashes, each rotated by its position
+times ROTATION bits; sets of these are what is compared exactly. MinHash takes the upper half of each.
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +15,10 @@ from numba import njit
 
 from corpus.text.tokens import Hashes, Tokens
 
-ROTATION = (
-    21  # bits: the hash of a shingle is the sum of its tokens' hashes, each rotated by so much times its position
-)
+Signatures = npt.NDArray[np.uint32]  # one row a document, one column a permutation
+
+ROTATION = 21
+_BLOCK = 4_096  # shingles at a time: they stay in the nearest cache
 
 
 class Shingles(NamedTuple):
@@ -22,8 +28,15 @@ class Shingles(NamedTuple):
     offsets: npt.NDArray[np.int64]
 
 
+class Permutations(NamedTuple):
+    """The random functions of MinHash: h goes to factor * h + summand modulo 2^32."""
+
+    factors: npt.NDArray[np.uint32]
+    summands: npt.NDArray[np.uint32]
+
+
 def shingle_sets(tokens: Tokens, ngram: int) -> Shingles:
-    """The distinct shingles of `ngram` tokens of each document, 64 bits each; none where it has fewer tokens.
+    """The distinct shingles of `ngram` tokens of each document; none where it has fewer tokens.
 
     >>> import pyarrow as pa
     >>> from corpus.text.tokens import Texts, tokenise
@@ -34,24 +47,49 @@ def shingle_sets(tokens: Tokens, ngram: int) -> Shingles:
     counts = np.maximum(np.diff(tokens.offsets) - ngram + 1, 0)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     hashes = np.empty(offsets[-1], np.uint64)
-    _shingle(tokens.hashes, tokens.offsets, ngram, hashes, offsets)
-    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+    for first, start, end in zip(tokens.offsets.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), strict=False):
+        _hash_shingles(tokens.hashes, first, ngram, hashes[start:end])
         hashes[start:end].sort()  # numpy's sort is vectorised, numba's is not
     return Shingles(hashes[: _drop_repeated(hashes, offsets)], offsets)
 
 
+def count_distinct(tokens: Tokens, ngram: int, most: int) -> npt.NDArray[np.int64]:
+    """How many distinct shingles each document has, counted up to `most` (a handful)."""
+    counts = np.zeros(len(tokens.offsets) - 1, np.int64)
+    _count_distinct(tokens.hashes, tokens.offsets, ngram, most, counts)
+    return counts
+
+
+@functools.cache
+def permutations(num_perm: int, seed: int) -> Permutations:
+    """Those of datasketch, in its scheme `affine32`."""
+    from datasketch import MinHash  # takes most of a second: only where something is signed
+
+    factors, summands = MinHash(num_perm, seed, scheme="affine32").permutations
+    return Permutations(np.ascontiguousarray(factors, np.uint32), np.ascontiguousarray(summands, np.uint32))
+
+
+def signatures(tokens: Tokens, ngram: int, num_perm: int, seed: int) -> Signatures:
+    """The MinHash signature of each document's shingles, bit-equal to datasketch 2 with its `affine32` scheme.
+
+    A row can go into `LeanMinHash(seed=seed, hashvalues=row, scheme="affine32")` and any index of datasketch.
+    """
+    rows = np.empty((len(tokens.offsets) - 1, num_perm), np.uint32)
+    _sign(tokens.hashes, tokens.offsets, ngram, *permutations(num_perm, seed), rows)
+    return rows
+
+
 @njit(nogil=True, cache=True)
-def _shingle(tokens, token_offsets, ngram, hashes, offsets):  # type: ignore[no-untyped-def]
-    for number in range(offsets.shape[0] - 1):
-        first, start, end = token_offsets[number], offsets[number], offsets[number + 1]
-        for index in range(end - start):
-            hashes[start + index] = tokens[first + index]
-        for position in range(1, ngram):
-            left = np.uint64(ROTATION * position % 64)
-            right = np.uint64(64) - left
-            for index in range(end - start):
-                token = tokens[first + position + index]
-                hashes[start + index] += (token << left) | (token >> right)
+def _hash_shingles(tokens, first, ngram, hashes):  # type: ignore[no-untyped-def]
+    """The hashes of the shingles that start at tokens `first`, `first + 1`, …: as many as there is room for."""
+    for index in range(hashes.shape[0]):
+        hashes[index] = tokens[first + index]
+    for position in range(1, ngram):
+        left = np.uint64(ROTATION * position % 64)
+        right = np.uint64(64) - left
+        for index in range(hashes.shape[0]):
+            token = tokens[first + position + index]
+            hashes[index] += (token << left) | (token >> right)
 
 
 @njit(nogil=True, cache=True)
@@ -69,26 +107,39 @@ def _drop_repeated(hashes, offsets):  # type: ignore[no-untyped-def]
     return kept
 
 
-def count_distinct(tokens: Tokens, ngram: int, most: int) -> npt.NDArray[np.int64]:
-    """How many distinct shingles each document has, counted up to `most` (a handful)."""
-    counts = np.zeros(len(tokens.offsets) - 1, np.int64)
-    _count_distinct(tokens.hashes, tokens.offsets, ngram, most, counts)
-    return counts
-
-
 @njit(nogil=True, cache=True)
 def _count_distinct(tokens, offsets, ngram, most, counts):  # type: ignore[no-untyped-def]
-    found = np.empty(most, np.uint64)
+    found, one = np.empty(most, np.uint64), np.empty(1, np.uint64)
     for number in range(counts.shape[0]):
         count = 0
         for start in range(offsets[number], offsets[number + 1] - ngram + 1):
-            hash_ = tokens[start]
-            for position in range(1, ngram):
-                left = np.uint64(ROTATION * position % 64)
-                hash_ += (tokens[start + position] << left) | (tokens[start + position] >> (np.uint64(64) - left))
-            if not (found[:count] == hash_).any():
-                found[count] = hash_
+            _hash_shingles(tokens, start, ngram, one)
+            if not (found[:count] == one[0]).any():
+                found[count] = one[0]
                 count += 1
                 if count == most:
                     break
         counts[number] = count
+
+
+@njit(nogil=True, cache=True)
+def _sign(tokens, offsets, ngram, factors, summands, rows):  # type: ignore[no-untyped-def]
+    shingles = np.empty(_BLOCK, np.uint64)
+    mixed = np.empty(_BLOCK, np.uint32)
+    for number in range(offsets.shape[0] - 1):
+        row = rows[number]
+        row[:] = np.uint32(0xFFFFFFFF)
+        last = offsets[number + 1] - ngram + 1
+        for start in range(offsets[number], last, _BLOCK):
+            count = min(_BLOCK, last - start)
+            _hash_shingles(tokens, start, ngram, shingles[:count])
+            for index in range(count):  # the finalizer of MurmurHash3; numba widens products, hence the casts
+                hash_ = np.uint32(shingles[index] >> np.uint64(32))
+                hash_ = np.uint32((hash_ ^ (hash_ >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+                hash_ = np.uint32((hash_ ^ (hash_ >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+                mixed[index] = hash_ ^ (hash_ >> np.uint32(16))
+            for column in range(rows.shape[1]):
+                factor, summand, least = factors[column], summands[column], row[column]
+                for index in range(count):
+                    least = min(least, np.uint32(np.uint32(factor * mixed[index]) + summand))
+                row[column] = least

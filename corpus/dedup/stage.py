@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from corpus.dedup.bands import choose_bands, recall
 from corpus.dedup.index import build_index, read_shingles, read_signatures
 from corpus.dedup.memory import Budget
 from corpus.dedup.ranking import Ranking, check_preference, rank_documents
-from corpus.dedup.signatures import choose_bands, recall
 from corpus.dedup.star import Star, greedy_star
 from corpus.documents import part_writer, to_arrow, write_table
+from corpus.errors import UserError
 from corpus.stage import Metrics, Part, Run, count_rows, side_by_side
 
 READS = ("clean", "measure")
@@ -31,15 +32,17 @@ def run(run: Run) -> Metrics:
     """Annotate documents with kept, duplicate_of, similarity, cluster, reasons; write the edges between similar ones.
 
     Memory: the arrays of signatures, bands and shingles up to dedup.memory_mb, then in mapped files; besides some
-    200 bytes a document for ids and decisions.
+    300 bytes a document for ids and decisions.
     """
     params = run.params.dedup
     parts = side_by_side(run)
     check_preference(parts, params.prefer)
+    if any(part.name == "edges" for part in parts):
+        raise UserError("a part called edges would stand where the edges go: give the file another name")
     with tempfile.TemporaryDirectory(dir=run.output) as folder:
         scratch = Path(folder)
         budget = Budget(params.memory_mb, scratch)
-        index = build_index(run, parts, scratch, VERSION)
+        index = build_index(run, parts, scratch / "index", VERSION)
         ranking = rank_documents(parts, index, params.prefer)
         bands, rows = choose_bands(params.threshold, params.edge_threshold, params.num_perm)
 
@@ -125,17 +128,13 @@ def _write_edges(folder: Path, ranking: Ranking, compared: npt.NDArray[np.int64]
     empty = to_arrow(pl.DataFrame(schema={"id_a": pl.String, "id_b": pl.String, "similarity": pl.Float64}))
     folder.mkdir()
     with part_writer(empty.schema, folder / "part-00000.parquet") as writer:
-        for some in _runs(order):
+        for start in range(0, len(order), EDGES_AT_ONCE):
+            some = order[start : start + EDGES_AT_ONCE]
             one, other = ranking.ids.gather(left[some]), ranking.ids.gather(right[some])
             edges = pl.DataFrame({"one": one, "other": other, "similarity": similarity[some]})
             id_a, id_b = pl.min_horizontal("one", "other"), pl.max_horizontal("one", "other")
             writer.write_table(to_arrow(edges.select(id_a=id_a, id_b=id_b, similarity="similarity")))
     return len(order)
-
-
-def _runs(order: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    for start in range(0, len(order), EDGES_AT_ONCE):
-        yield order[start : start + EDGES_AT_ONCE]
 
 
 def _count(decisions: Decisions) -> Metrics:

@@ -18,6 +18,12 @@ class Texts:
     data: npt.NDArray[np.uint8]
     offsets: npt.NDArray[np.int64]
 
+    def __post_init__(self) -> None:
+        for name in ("data", "offsets"):  # read-only, whoever made them: kernels are compiled for one kind of array
+            array = getattr(self, name).view()
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
     @classmethod
     def of(cls, column: pa.Array | pa.ChunkedArray) -> Texts:
         """The buffers of an Arrow column, without a copy where it is one chunk of large_string; null is empty.
@@ -26,9 +32,9 @@ class Texts:
         >>> texts.offsets.tolist(), [texts.text(number) for number in range(len(texts))]
         ([0, 6, 6, 12], ['naïve', '', '增量'])
         """
+        column = pc.cast(column, pa.large_string())
         if isinstance(column, pa.ChunkedArray):
             column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-        column = pc.cast(column, pa.large_string())
         if column.null_count:
             column = pc.fill_null(column, "")
         _, offsets, data = column.buffers()
@@ -55,13 +61,17 @@ class Texts:
             start = end
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes of all texts."""
         return int(self.offsets[-1] - self.offsets[0])
 
+    def raw(self, number: int) -> bytes:
+        """The bytes of one of the texts."""
+        return self.data[self.offsets[number] : self.offsets[number + 1]].tobytes()
+
     def text(self, number: int) -> str:
         """One of the texts as a string; a lone surrogate comes through, other broken bytes as U+FFFD."""
-        raw = self.data[self.offsets[number] : self.offsets[number + 1]].tobytes()
+        raw = self.raw(number)
         try:
             return raw.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:

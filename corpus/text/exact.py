@@ -34,7 +34,7 @@ def exact_key(text: str) -> bytes | None:
 
 def exact_keys(texts: Texts) -> list[bytes | None]:
     """The `exact_key` of each of many texts that are in NFC."""
-    data = np.empty(texts.bytes + 1, np.uint8)
+    data = np.empty(texts.size + 1, np.uint8)
     ends = np.zeros(len(texts) + 1, np.int64)
     _collapse_white_space(texts.data, texts.offsets, _KINDS, data, ends)
     view = data.data
@@ -90,7 +90,7 @@ def _wide_white_space(data, at, end):  # type: ignore[no-untyped-def]
     """The bytes of the white space beyond ASCII that starts here; 0 if none does."""
     if data[at] == 0xC2:
         return 2 if at + 1 < end and (data[at + 1] == 0x85 or data[at + 1] == 0xA0) else 0
-    if at + 2 >= end:
+    if at + 2 >= end or data[at + 1] & 0xC0 != 0x80 or data[at + 2] & 0xC0 != 0x80:
         return 0
     point = (data[at] & 0x0F) << 12 | (data[at + 1] & 0x3F) << 6 | data[at + 2] & 0x3F
     known = 0x2000 <= point <= 0x200A or point == 0x1680 or point == 0x2028 or point == 0x2029

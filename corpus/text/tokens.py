@@ -69,7 +69,7 @@ def tokenise(texts: Texts) -> Tokens:
     ([0, 4, 8, 9], True)
     """
     tables = _characters()
-    hashes = np.empty((texts.bytes + len(texts)) // 2 + 2, np.uint64)  # a token and what ends it take two bytes
+    hashes = np.empty((texts.size + len(texts)) // 2 + 2, np.uint64)  # a token and what ends it take two bytes
     offsets = np.zeros(len(texts) + 1, np.int64)
     may_change = np.zeros(len(texts), np.bool_)
     count = _tokenise(texts.data, texts.offsets, *tables, hashes, offsets, may_change)
@@ -87,8 +87,10 @@ def _is_nfc(text: str) -> bool:
 
 def _with_texts(texts: Texts, others: dict[int, str]) -> Texts:
     """The texts, some of them replaced."""
-    strings = [others.get(number) or texts.text(number) for number in range(len(texts))]
-    encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
+    encoded = [
+        others[number].encode("utf-8", "surrogatepass") if number in others else texts.raw(number)
+        for number in range(len(texts))
+    ]
     offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
     return Texts(np.frombuffer(b"".join(encoded), np.uint8), offsets)
 

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from datasketch import MinHash
 
-from corpus.dedup.shingles import count_distinct, shingle_sets
-from corpus.dedup.signatures import choose_bands, permutations, recall, signatures
+from corpus.dedup.bands import choose_bands, recall
+from corpus.dedup.shingles import count_distinct, shingle_sets, signatures
 from corpus.text.buffers import Texts
 from corpus.text.tokens import Tokens, tokenise
 
@@ -23,7 +23,7 @@ def make_tokens(seed: int, lengths: list[int]) -> Tokens:
 def test_signatures_are_those_of_datasketch(ngram: int, num_perm: int) -> None:
     tokens = make_tokens(1, [0, 1, 2, 3, 4, 50, 700, 9_000])  # the last fills several blocks
     sets = shingle_sets(tokens, ngram)
-    for number, row in enumerate(signatures(tokens, ngram, permutations(num_perm, seed=7))):
+    for number, row in enumerate(signatures(tokens, ngram, num_perm, seed=7)):
         sketch = MinHash(num_perm, 7, scheme="affine32", hashfunc=lambda member: int(member) >> 32)
         sketch.update_batch(sets.hashes[sets.offsets[number] : sets.offsets[number + 1]])
         assert (row == sketch.hashvalues).all()
@@ -51,7 +51,7 @@ def test_a_signature_estimates_the_similarity() -> None:
     words = [f"w{number}" for number in range(400)]
     other = [word if generator.random() < 0.9 else "changed" + word for word in words]
     tokens = tokenise(Texts.of(pa.array([" ".join(words), " ".join(other)])))
-    sets, rows = shingle_sets(tokens, 3), signatures(tokens, 3, permutations(1024, 1))
+    sets, rows = shingle_sets(tokens, 3), signatures(tokens, 3, 1024, 1)
     left, right = sets.hashes[: sets.offsets[1]], sets.hashes[sets.offsets[1] :]
     exact = len(np.intersect1d(left, right)) / len(np.union1d(left, right))
     assert (rows[0] == rows[1]).mean() == pytest.approx(exact, abs=0.06)

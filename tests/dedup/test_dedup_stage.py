@@ -277,6 +277,8 @@ def test_limit_looks_at_the_first_documents_only(tmp_path: Path, documents: pl.D
     folder = write_parts(tmp_path / "in", documents, [20, 20])
     run = Run("dedup", Params(), (folder,), tmp_path / "out", reports=None, home=tmp_path / "home", limit=30)
     assert execute(stage, run)["rows"]["in"] == 30
+    head, _ = dedup(tmp_path, "head", write_parts(tmp_path / "short", documents.head(30), [20]))
+    assert annotation(tmp_path / "out") == annotation(head)
 
 
 def test_a_new_batch_is_indexed_alone_and_gives_what_all_at_once_gives(tmp_path: Path, documents: pl.DataFrame) -> None:
@@ -301,15 +303,30 @@ def old_entries(home: Path) -> dict[Path, int]:
     return {entry: entry.stat().st_mtime_ns for entry in (home / "parts" / "dedup").iterdir()}
 
 
-def test_little_memory_changes_no_byte(tmp_path: Path, documents: pl.DataFrame, result: tuple[Path, Metrics]) -> None:
-    """With a budget that the first array exceeds, the others lie in mapped files."""
-    many = pl.concat([documents.with_columns(id=pl.col("id") + str(copy)) for copy in range(20)])
-    folder = write_parts(tmp_path / "in", many, [1_000])
-    mapped, _ = dedup(tmp_path, "mapped", folder, memory_mb=1)
-    free, _ = dedup(tmp_path, "free", folder)
-    assert annotation(mapped) == annotation(free)
-    assert edges(mapped) == edges(free)
-    assert not [path for path in mapped.rglob("*") if path.is_file() and path.suffix not in (".parquet", ".json", "")]
+def test_little_memory_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a budget that the signatures exceed, the arrays lie in mapped files; row groups are small, too."""
+    mapped_files: list[str] = []
+    real_memmap = np.memmap
+
+    def noting_memmap(path: Path, *arguments: Any, **others: Any) -> np.memmap:
+        mapped_files.append(path.name)
+        return real_memmap(path, *arguments, **others)
+
+    monkeypatch.setattr(np, "memmap", noting_memmap)
+    many = make_documents(seed=8, families=900)
+    (tmp_path / "in").mkdir()
+    many.head(1_000).write_parquet(tmp_path / "in" / "part-made-0-00000.parquet", row_group_size=37)
+    many.slice(1_000).write_parquet(tmp_path / "in" / "part-made-0-00001.parquet", row_group_size=3_000)
+    mapped, metrics = dedup(tmp_path, "mapped", tmp_path / "in", memory_mb=1)
+    assert {"array-1", "array-2"} <= set(mapped_files)
+    mapped_files.clear()
+    free, free_metrics = dedup(tmp_path, "free", tmp_path / "in")
+    assert not [name for name in mapped_files if name.startswith("array")]
+    assert metrics == free_metrics
+    for path in sorted(free.rglob("*.parquet")):
+        assert path.read_bytes() == (mapped / path.relative_to(free)).read_bytes()
+    in_one_part, _ = dedup(tmp_path, "one", write_parts(tmp_path / "whole", many, []))
+    assert annotation(in_one_part) == annotation(free)
 
 
 def test_columns_in_any_order_and_ids_of_any_type(tmp_path: Path) -> None:
@@ -427,6 +444,23 @@ def refused(tmp_path: Path, *inputs: Path, **params: Any) -> str:
 def test_an_unknown_preference_names_the_nearest(tmp_path: Path, documents: pl.DataFrame) -> None:
     folder = write_parts(tmp_path / "in", documents.head(3), [])
     assert "did you mean n_chars?" in refused(tmp_path, folder, prefer=["-n_char"])
+
+
+def test_preferences_of_two_kinds_are_refused(tmp_path: Path) -> None:
+    folder = write_parts(tmp_path / "in", pl.DataFrame({"id": ["a"], "text": ["x"], "rank": [1]}), [])
+    pl.DataFrame({"id": ["b"], "text": ["y"], "rank": ["9"]}).write_parquet(folder / "part-made-1-00000.parquet")
+    assert "`rank` holds numbers in" in refused(tmp_path, folder, prefer=["rank"])
+
+
+def test_not_a_number_comes_last(tmp_path: Path) -> None:
+    rows = {"id": ["a", "b"], "text": [ALIKE + "one", ALIKE + "two"], "ttr": [float("nan"), 0.1]}
+    output, _ = dedup(tmp_path, "out", write_parts(tmp_path / "in", pl.DataFrame(rows), []), prefer=["-ttr"])
+    assert annotation(output)["a"]["duplicate_of"] == "b"
+
+
+def test_documents_without_ids_are_refused(tmp_path: Path) -> None:
+    folder = write_parts(tmp_path / "in", pl.DataFrame({"text": ["x"]}), [])
+    assert "has no column `id`" in refused(tmp_path, folder, prefer=["n_chars"])
 
 
 def test_a_truncated_part_is_refused(tmp_path: Path, documents: pl.DataFrame) -> None:

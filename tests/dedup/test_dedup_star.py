@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from datasketch import LeanMinHash, MinHashLSH
 
+from corpus.dedup.bands import choose_bands
 from corpus.dedup.memory import Budget
-from corpus.dedup.signatures import choose_bands, permutations, signatures
-from corpus.dedup.star import ShingleSets, Star, greedy_star
+from corpus.dedup.shingles import signatures
+from corpus.dedup.star import EDGES_A_DOCUMENT, ShingleSets, Star, greedy_star
 from corpus.text.buffers import Texts
 from corpus.text.tokens import Tokens
 
@@ -39,7 +40,7 @@ def draw(documents: list[list[int]], tmp_path: Path, threshold: float, edge: flo
         sizes = np.array([one.size for one in some])
         return ShingleSets(some, np.cumsum(sizes) - sizes, sizes)
 
-    matrix = signatures(tokens, 1, permutations(128, 1))
+    matrix = signatures(tokens, 1, 128, 1)
     return greedy_star(matrix, *choose_bands(threshold, edge, 128), threshold, edge, fetch, Budget(megabytes, tmp_path))
 
 
@@ -84,9 +85,7 @@ def test_candidates_are_pairs_that_datasketch_would_find(tmp_path: Path) -> None
         np.cumsum([0, *map(len, documents)]),
         Texts(np.empty(0, np.uint8), np.zeros(1, np.int64)),
     )
-    sketches = [
-        LeanMinHash(seed=1, hashvalues=row, scheme="affine32") for row in signatures(tokens, 1, permutations(128, 1))
-    ]
+    sketches = [LeanMinHash(seed=1, hashvalues=row, scheme="affine32") for row in signatures(tokens, 1, 128, 1)]
     for number, sketch in enumerate(sketches):
         index.insert(number, sketch)
     kept = {number for number in range(len(documents)) if star.kept_of[number] < 0}
@@ -118,6 +117,34 @@ def test_a_document_is_compared_with_the_kept_ones_only(tmp_path: Path) -> None:
     a, b, c = tokens[:60], tokens[15:75], tokens[30:90]
     star = draw([a, b, c, tokens[28:88]], tmp_path, 0.55, 0.3)
     assert star.kept_of.tolist() == [-1, 0, -1, 2]
+
+
+def test_of_equally_similar_ones_the_preferred_is_named(tmp_path: Path) -> None:
+    """x shares 40 tokens with each of two kept documents; the bands may meet the later one first."""
+    for seed in range(20):
+        generator = random.Random(seed)
+        shared = [generator.getrandbits(64) for _ in range(60)]
+        own = [[generator.getrandbits(64) for _ in range(10)] for _ in range(3)]
+        a, b = shared[:40] + own[0] + own[1], shared[20:] + own[0] + own[2]
+        x = shared + own[0]
+        star = draw([a, b, x], tmp_path, 0.55, 0.3)
+        assert star.kept_of.tolist() == [-1, -1, 0]
+
+
+def test_documents_that_all_share_half_have_bounded_edges_and_stay_one_group(tmp_path: Path) -> None:
+    generator = random.Random(4)
+    template = [generator.getrandbits(64) for _ in range(80)]
+    documents = [template + [generator.getrandbits(64) for _ in range(50)] for _ in range(400)]
+    star = draw(documents, tmp_path, 0.8, 0.4)
+    assert (star.kept_of == -1).all()
+    assert 10_000 < len(star.left) <= EDGES_A_DOCUMENT * len(documents)
+    sets = [set(document) for document in documents]
+    for left, right, similarity in zip(star.left, star.right, star.edge_similarity, strict=True):
+        assert similarity == len(sets[left] & sets[right]) / len(sets[left] | sets[right]) >= 0.4
+    group = list(range(len(documents)))
+    for left, right in zip(star.left, star.right, strict=True):
+        group = [group[left] if one == group[right] else one for one in group]
+    assert len(set(group)) == 1
 
 
 def test_no_documents(tmp_path: Path) -> None:

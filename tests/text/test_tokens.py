@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import random
 import re
 import unicodedata
@@ -9,10 +10,12 @@ import unicodedata
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import PROJECT
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corpus.text.buffers import Texts
+from corpus.text.exact import exact_keys
 from corpus.text.scripts import HANGUL, UNSPACED
 from corpus.text.segment import words
 from corpus.text.tokens import tokenise
@@ -110,11 +113,14 @@ def test_tokens(text: str | None, expected: list[str]) -> None:
 
 @given(st.lists(st.binary(max_size=12), min_size=1, max_size=5))
 @example([b"\xe4\xb8", b"\xad\xe6\x96\x87"])
+@example([b"caf\xe9 au lait", "e\u0301".encode()])
 def test_broken_bytes_harm_nobody_else(parts: list[bytes]) -> None:
-    """A text that is no UTF-8 is read to its own end, whatever lies behind it."""
-    alone = [tokenise(buffers([part])).hashes.tolist() for part in parts]
+    """A text that is no UTF-8 is read to its own end, whatever lies behind it, and has its own exact key."""
+    alone = [tokenise(buffers([part])) for part in parts]
     together = tokenise(buffers(parts))
-    assert [part.tolist() for part in np.split(together.hashes, together.offsets[1:-1])] == alone
+    hashes_together = np.split(together.hashes, together.offsets[1:-1])
+    assert [part.tolist() for part in hashes_together] == [one.hashes.tolist() for one in alone]
+    assert exact_keys(together.texts) == [key for one in alone for key in exact_keys(one.texts)]
 
 
 def buffers(parts: list[bytes]) -> Texts:
@@ -131,7 +137,8 @@ def test_slices_and_chunks_of_a_column() -> None:
         (column.cast(pa.string_view()), expected),
     ):
         tokens = tokenise(Texts.of(array))
-        assert [part.tolist() for part in np.split(tokens.hashes, tokens.offsets[1:-1])][: len(wanted)] == wanted
+        assert tokens.offsets.tolist() == np.cumsum([0, *map(len, wanted)]).tolist()
+        assert tokens.hashes.tolist() == [value for part in wanted for value in part]
 
 
 @given(st.lists(st.text(max_size=9), max_size=20), st.integers(1, 5), st.integers(1, 20))
@@ -139,7 +146,7 @@ def test_slices_are_the_texts_in_order(strings: list[str], texts: int, most_byte
     column = Texts.of(pa.array(strings, pa.large_string()))
     slices = list(column.slices(texts, most_bytes))
     assert [one.text(number) for one in slices for number in range(len(one))] == strings
-    assert all(0 < len(one) <= texts and (one.bytes <= most_bytes or len(one) == 1) for one in slices)
+    assert all(0 < len(one) <= texts and (one.size <= most_bytes or len(one) == 1) for one in slices)
 
 
 def test_hashes_of_many_words_differ() -> None:
@@ -153,3 +160,21 @@ def test_hashes_of_many_words_differ() -> None:
 def test_words_and_tokens_part_the_same_text_alike() -> None:
     text = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 用Python写的3个脚本。"
     assert hashes(text) == [[slow_hash(word.casefold()) for word in words(text)]]
+
+
+def test_a_kernel_uses_nothing_of_another_module() -> None:
+    """Compiled code is kept by the file that a kernel stands in, and would not notice a change elsewhere."""
+    kernels = 0
+    for path in (PROJECT / "corpus").rglob("*.py"):
+        module = ast.parse(path.read_text("utf-8"))
+        foreign = {
+            alias.asname or alias.name
+            for node in module.body
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("corpus")
+            for alias in node.names
+        }
+        for node in module.body:
+            if isinstance(node, ast.FunctionDef) and any("njit" in ast.unparse(one) for one in node.decorator_list):
+                kernels += 1
+                assert not foreign & {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}, node.name
+    assert kernels > 10
