@@ -3,10 +3,10 @@
     python bench/dedup_growth.py --input en.parquet --documents 100000 1000000 --memory-mb 200 --folder SCRATCH
 
 Makes corpora of one similarity structure in every size: half of the documents are unlike all others, the other half are
-clusters of 2 to 50 near copies, of each of which up to 8 % of the words (--replaced) were replaced. An original is put together from
-pieces of a dozen words out of real text, so that common phrases are shared as in real text; of larger pieces (halves of
-documents) a small input would repeat each so often that the clusters themselves would grow with the corpus. Each size
-is deduplicated in a process of its own on one core, after a warm-up that loads the compiled kernels.
+clusters of 2 to 50 near copies, of each of which up to 8 % of the words (--replaced) were replaced. An original is put
+together from pieces of a dozen words out of real text, so that common phrases are shared as in real text; of larger
+pieces (halves of documents) a small input would repeat each so often that the clusters themselves would grow with the
+corpus. Each size is deduplicated in a process of its own on one core, after a warm-up that loads the compiled kernels.
 """
 
 from __future__ import annotations
