@@ -57,8 +57,9 @@ def greedy_star(
 
     `fetch` gives the shingle sets of documents by number. Only those of pairs whose signatures do not rule out the
     edge threshold are needed, and which these are depends on what is kept. So the star is drawn with estimates first,
-    which says what to fetch, and drawn again until no estimate was needed: two or three times. Of several kept
-    documents the most similar one counts, of equally similar ones the preferred.
+    which says what to fetch, and drawn again until no estimate was needed. Estimates are low, so that rather too many
+    documents are kept and compared, and twice is nearly always enough. Of several kept documents the most similar one
+    counts, of equally similar ones the preferred.
     """
     count, num_perm = signatures.shape
     links = _link_buckets(signatures, bands, rows, budget)
@@ -68,11 +69,22 @@ def greedy_star(
     drop_least, edge_least = (
         math.ceil(least_agreement(one, num_perm) * num_perm) for one in (threshold, edge_threshold)
     )
+    margin = 2 * math.sqrt(threshold * (1 - threshold) / num_perm)  # two standard deviations of an estimate
     sets, used = budget.array((0,), np.uint64), 0
     starts, sizes = np.zeros(count, np.int64), np.full(count, -1, np.int64)
     while True:
         *drawn, wanted = _draw(
-            signatures, previous, nearest_kept, drop_least, edge_least, threshold, edge_threshold, sets, starts, sizes
+            signatures,
+            previous,
+            nearest_kept,
+            drop_least,
+            edge_least,
+            threshold,
+            edge_threshold,
+            margin,
+            sets,
+            starts,
+            sizes,
         )
         missing = np.flatnonzero(wanted & (sizes < 0)).astype(np.int32)
         if not len(missing):
@@ -139,7 +151,7 @@ def _transpose(bands, documents):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _draw(  # type: ignore[no-untyped-def]
-    signatures, previous, nearest_kept, drop_least, edge_least, threshold, edge_threshold, sets, starts, sizes
+    signatures, previous, nearest_kept, drop_least, edge_least, threshold, edge_threshold, margin, sets, starts, sizes
 ):
     """One pass over the documents. Pairs that lack a shingle set (size -1) are estimated and their documents wanted.
 
@@ -174,7 +186,7 @@ def _draw(  # type: ignore[no-untyped-def]
                     if likely and (agreement >= drop_least or may_join):
                         if sizes[other] < 0 or sizes[number] < 0:
                             wanted[other] = wanted[number] = True
-                            similar = agreement / num_perm
+                            similar = agreement / num_perm - margin
                         else:
                             verified += 1
                             similar = _jaccard(sets, starts[other], sizes[other], starts[number], sizes[number])
