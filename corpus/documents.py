@@ -156,7 +156,10 @@ def aligned_batches(
     total = opened[0].metadata.num_rows
     for path, file in zip(files, opened, strict=True):
         if file.metadata.num_rows != total:
-            raise StageError(f"{path} has {file.metadata.num_rows} rows, {files[0]} has {total}: build it again")
+            raise StageError(
+                f"{path} has {file.metadata.num_rows} rows, {files[0]} has {total}: build it again; "
+                "more documents, unlike annotations, go as further files into one folder"
+            )
     if total == 0:
         empty = [
             pl.DataFrame(file.schema_arrow.empty_table()).select(names)
@@ -186,6 +189,8 @@ def table_batches(
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
+    if path.suffix in (".jsonl", ".json", ".csv", ".txt"):
+        return UserError(f"{path} is no Parquet: other files come in through `sources` in params.yaml (corpus init)")
     return UserError(f"{path} is not a whole Parquet file ({error}): delete it and build or copy it again")
 
 

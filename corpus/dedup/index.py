@@ -149,12 +149,16 @@ def _text_batches(part: Part) -> Iterator[pa.Table]:
     kind = file.schema_arrow.field("text").type if "text" in file.schema_arrow.names else None
     if kind is None or "id" not in file.schema_arrow.names:
         lacking = "text" if kind is None else "id"
-        raise UserError(f"{part} has no column `{lacking}`: name the documents first with --input")
+        raise UserError(
+            f"{part} has no column `{lacking}`: documents have `id` and `text`, and come first of the inputs"
+        )
     if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
         raise UserError(f"{part}: the column `text` holds {kind}, not text")
     left = part.rows
     for table in table_batches(part.files[0], file, ["id", "text"], BATCH_ROWS):
         table = table.slice(0, left)
+        if table["id"].null_count:
+            raise UserError(f"{part}: a document has no id: give each one of its own")
         if table.num_rows:
             ids = _arrow(pl.Series(table["id"]).cast(pl.String), pl.String)
             yield pa.table({"id": ids.cast(pa.string()), "text": pc.cast(table["text"], pa.large_string())})

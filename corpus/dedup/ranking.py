@@ -62,12 +62,14 @@ def check_preference(parts: Sequence[Part], prefer: Sequence[str]) -> None:
         known = {"batch": "numbers", "n_chars": "numbers"} | known
         for column in prefer:
             name = column.removeprefix("-")
+            if name == "id":
+                continue
             if name not in known:
                 near = difflib.get_close_matches(name, sorted(known), n=1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
                 raise UserError(f"dedup.prefer: {part} and its annotations have no column `{name}`: {hint}")
             kind, first = kinds.setdefault(name, (known[name], part))
-            if kind != known[name] and name != "id" and "nothing" not in (kind, known[name]):
+            if kind != known[name] and "nothing" not in (kind, known[name]):
                 raise UserError(f"dedup.prefer: `{name}` holds {kind} in {first} and {known[name]} in {part}")
 
 

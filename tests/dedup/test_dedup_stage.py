@@ -461,6 +461,9 @@ def test_not_a_number_comes_last(tmp_path: Path) -> None:
 def test_documents_without_ids_are_refused(tmp_path: Path) -> None:
     folder = write_parts(tmp_path / "in", pl.DataFrame({"text": ["x"]}), [])
     assert "has no column `id`" in refused(tmp_path, folder, prefer=["n_chars"])
+    assert "has no column `id`" in refused(tmp_path, folder)
+    folder = write_parts(tmp_path / "null", pl.DataFrame({"id": [None, "b"], "text": ["x", "y"]}), [])
+    assert "a document has no id" in refused(tmp_path, folder)
 
 
 def test_a_truncated_part_is_refused(tmp_path: Path, documents: pl.DataFrame) -> None:
