@@ -80,7 +80,7 @@ def signatures(tokens: Tokens, ngram: int, num_perm: int, seed: int) -> Signatur
 
 
 @njit(nogil=True, cache=True)
-def _hash_shingles(tokens, first, ngram, hashes):  # type: ignore[no-untyped-def]
+def _hash_shingles(tokens, first, ngram, hashes):
     """The hashes of the shingles that start at tokens `first`, `first + 1`, …: as many as there is room for."""
     for index in range(hashes.shape[0]):
         hashes[index] = tokens[first + index]
@@ -93,7 +93,7 @@ def _hash_shingles(tokens, first, ngram, hashes):  # type: ignore[no-untyped-def
 
 
 @njit(nogil=True, cache=True)
-def _drop_repeated(hashes, offsets):  # type: ignore[no-untyped-def]
+def _drop_repeated(hashes, offsets):
     """Move the distinct ones of each sorted set together, adjust the offsets; the number of those left."""
     kept, start = 0, 0
     for number in range(offsets.shape[0] - 1):
@@ -108,7 +108,7 @@ def _drop_repeated(hashes, offsets):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _count_distinct(tokens, offsets, ngram, most, counts):  # type: ignore[no-untyped-def]
+def _count_distinct(tokens, offsets, ngram, most, counts):
     found, one = np.empty(most, np.uint64), np.empty(1, np.uint64)
     for number in range(counts.shape[0]):
         count = 0
@@ -123,7 +123,7 @@ def _count_distinct(tokens, offsets, ngram, most, counts):  # type: ignore[no-un
 
 
 @njit(nogil=True, cache=True)
-def _sign(tokens, offsets, ngram, factors, summands, rows):  # type: ignore[no-untyped-def]
+def _sign(tokens, offsets, ngram, factors, summands, rows):
     shingles = np.empty(_BLOCK, np.uint64)
     mixed = np.empty(_BLOCK, np.uint32)
     for number in range(offsets.shape[0] - 1):

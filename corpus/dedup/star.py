@@ -113,7 +113,7 @@ def _link_buckets(signatures: Signatures, bands: int, rows: int, budget: Budget)
 
 
 @njit(nogil=True, cache=True)
-def _hash_bands(signatures, rows, keys):  # type: ignore[no-untyped-def]
+def _hash_bands(signatures, rows, keys):
     """A 32-bit hash of each band of each document; that some differing bands share one only adds candidates."""
     count = signatures.shape[0]
     for start in range(0, count, 64):
@@ -127,7 +127,7 @@ def _hash_bands(signatures, rows, keys):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _link_bucket(band, keys, last):  # type: ignore[no-untyped-def]
+def _link_bucket(band, keys, last):
     """Put links in the place of one band's hashes; a table with open addressing holds the last of each bucket."""
     last[:] = -1
     mask = np.uint64(last.shape[0] - 1)
@@ -140,7 +140,7 @@ def _link_bucket(band, keys, last):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _transpose(bands, documents):  # type: ignore[no-untyped-def]
+def _transpose(bands, documents):
     """From a row a band to a row a document, block by block: the star then finds a document's links side by side."""
     count = documents.shape[0]
     for start in range(0, count, 64):
@@ -150,7 +150,7 @@ def _transpose(bands, documents):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _draw(  # type: ignore[no-untyped-def]
+def _draw(
     signatures, previous, nearest_kept, drop_least, edge_least, threshold, edge_threshold, margin, sets, starts, sizes
 ):
     """One pass over the documents. Pairs that lack a shingle set (size -1) are estimated and their documents wanted.
@@ -209,7 +209,7 @@ def _draw(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _find(groups, number):  # type: ignore[no-untyped-def]
+def _find(groups, number):
     """The document that stands for a group; shortens the way to it."""
     while groups[number] != number:
         groups[number] = groups[groups[number]]
@@ -218,7 +218,7 @@ def _find(groups, number):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _jaccard(sets, first, first_size, second, second_size):  # type: ignore[no-untyped-def]
+def _jaccard(sets, first, first_size, second, second_size):
     """Shared shingles divided by all shingles of two sorted sets; merged without a branch."""
     shared = 0
     first_end, second_end = first + first_size, second + second_size

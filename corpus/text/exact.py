@@ -58,7 +58,7 @@ _ONE = np.uint64(1)  # unsigned indices spare the test for negative ones
 
 
 @njit(nogil=True, cache=True)
-def _collapse_white_space(data, offsets, kinds, out, ends):  # type: ignore[no-untyped-def]
+def _collapse_white_space(data, offsets, kinds, out, ends):
     """Copy the texts with each run of what `str.split` takes for white space as one space, none at the ends.
 
     Each byte is written, and counted if it is to stay, without a branch on what a processor cannot foresee.
@@ -86,7 +86,7 @@ def _collapse_white_space(data, offsets, kinds, out, ends):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True)
-def _wide_white_space(data, at, end):  # type: ignore[no-untyped-def]
+def _wide_white_space(data, at, end):
     """The bytes of the white space beyond ASCII that starts here; 0 if none does."""
     if data[at] == 0xC2:
         return 2 if at + 1 < end and (data[at + 1] == 0x85 or data[at + 1] == 0xA0) else 0

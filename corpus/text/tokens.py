@@ -145,7 +145,7 @@ def _composing() -> list[int]:
 
 
 @njit(nogil=True, cache=True)
-def _tokenise(data, offsets, roles, folds, expansions, ascii_table, hashes, ends, may_change):  # type: ignore[no-untyped-def]
+def _tokenise(data, offsets, roles, folds, expansions, ascii_table, hashes, ends, may_change):
     """Fill hashes, ends (from 1) and may_change; the number of tokens. Reads no byte beyond a text's end.
 
     A hash is FNV-like over the folded code points of a token. The loop has no branch at the end of a word, which a
