@@ -1,14 +1,15 @@
-"""perplexity: each document's score under the reference model of its language.
+"""perplexity: each document's score under the reference models.
 
 - `ppl` (float64, from 1): perplexity a token, sentence ends included. A token is a word in English and a character in
   Chinese, so values compare within one language and model only.
 - `ppl_excl_oov` (float64, from 1): the same over the tokens that the model's vocabulary has.
 - `oov_rate` (float64, 0 to 1): share of tokens that it lacks; high for OCR errors and foreign text.
-- `fluency_gain` (float64): nats a token that the context saves against a unigram model, over the tokens of the
-  vocabulary; near 0 or below for shuffled words.
+- `fluency_gain` (float64): nats a word that its context saves against a unigram model, over the words of the
+  vocabulary (in Chinese, characters) that follow a word; near 0 or below for shuffled words.
 - `lm_tokens` (int64): tokens scored, sentence ends included, `perplexity.max_tokens` at most.
 
-Null (and 0 tokens) where the language has no model or the text no token.
+Null (and 0 tokens) where the language has no model or the text no token, and what one of `perplexity.model`, which can
+stand for those of `reference`, cannot tell.
 """
 
 from __future__ import annotations
@@ -18,41 +19,45 @@ import functools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from corpus.documents import open_part
 from corpus.errors import UserError
 from corpus.histograms import histogram, with_quantiles
+from corpus.params import Perplexity
+from corpus.perplexity import other_models
 from corpus.stage import Metrics, Part, Run, annotate, count_rows, side_by_side
-from corpus.text.ngram_lm import NgramModel, describe_models, load, score_texts
+from corpus.text.buffers import Texts
+from corpus.text.ngram_files import describe_models, load
+from corpus.text.ngram_lm import COLUMNS, NgramModel, score_texts
 
 READS = ("clean",)
-VERSION = 1
+VERSION = 2
 
-COLUMNS = {
-    "ppl": pl.Float64,
-    "ppl_excl_oov": pl.Float64,
-    "oov_rate": pl.Float64,
-    "fluency_gain": pl.Float64,
-    "lm_tokens": pl.Int64,
-}
+
+@dataclasses.dataclass(frozen=True)
+class OwnModel:
+    """A model of `reference`."""
+
+    folder: Path
+    language: str
+    fingerprint: str
+
+
+Models = Mapping[str, OwnModel | other_models.Located]  # by language
 
 
 def run(run: Run) -> Metrics:
     """Score all documents; those without a `lang` column have the language of the only model."""
-    folder = run.folder("reference")
-    fingerprints = {language: facts["fingerprint"] for language, facts in describe_models(folder).items()}
-    assumed = _assumed_language(side_by_side(run), list(fingerprints))
-    function = functools.partial(
-        perplexity, folder=folder, fingerprints=fingerprints, max_tokens=run.params.perplexity.max_tokens
-    )
+    models = find_models(run.folder("reference"), run.params.perplexity)
+    fingerprints = {language: model.fingerprint for language, model in models.items()}
+    assumed = _assumed_language(side_by_side(run), list(models))
     metrics = annotate(
         run,
-        function,
+        functools.partial(perplexity, models=models, max_tokens=run.params.perplexity.max_tokens),
         VERSION,
-        run.params.perplexity,
+        str(run.params.perplexity.max_tokens),
         json.dumps([fingerprints, assumed], sort_keys=True),
         metrics=_count,
         columns=["text"],
@@ -61,17 +66,41 @@ def run(run: Run) -> Metrics:
     return with_quantiles(metrics) | {"models": fingerprints}
 
 
-def perplexity(documents: pl.DataFrame, folder: Path, fingerprints: Mapping[str, str], max_tokens: int) -> pl.DataFrame:
-    """The scores of a batch of documents (id, text, lang) under the models in a folder: `id` and COLUMNS."""
-    rows: list[dict[str, Any]] = [dict.fromkeys(COLUMNS) | {"lm_tokens": 0}] * documents.height
+def find_models(folder: Path, params: Perplexity) -> Models:
+    """By language, in order: what `perplexity.model` names, and the models of `reference` for all others.
+
+    Raises UserError where there is none at all.
+    """
+    others = {
+        language: other_models.locate(settings, f"perplexity.model.{language}")
+        for language, settings in params.model.items()
+    }
+    described = {} if others and not folder.is_dir() else describe_models(folder)
+    models: dict[str, OwnModel | other_models.Located] = {
+        language: OwnModel(folder, language, facts["fingerprint"]) for language, facts in described.items()
+    }
+    return dict(sorted((models | others).items()))
+
+
+def perplexity(documents: pl.DataFrame, models: Models, max_tokens: int) -> pl.DataFrame:
+    """The scores of a batch of documents (id, text, lang) under the models of their languages: `id` and COLUMNS."""
+    chosen = [model_language(language, models) for language in documents["lang"]]
     texts = documents["text"].cast(pl.String).fill_null("")
-    languages = [model_language(language, fingerprints) for language in documents["lang"]]
-    for language in sorted({own for own in languages if own}):
-        mine = [row for row, own in enumerate(languages) if own == language]
-        model = _load_once(folder, language, fingerprints[language])
-        for row, score in zip(mine, score_texts(model, texts[mine], max_tokens), strict=True):
-            rows[row] = dataclasses.asdict(score)
-    return pl.concat([documents.select("id"), pl.DataFrame(rows, COLUMNS)], how="horizontal")
+    scored = [pl.DataFrame(schema={"row": pl.Int64, **COLUMNS})]
+    for language in sorted({own for own in chosen if own}):
+        rows = pl.Series("row", [row for row, own in enumerate(chosen) if own == language], pl.Int64)
+        scores = _scores(models[language], texts.gather(rows), max_tokens)
+        scored.append(scores.select(rows, *COLUMNS))
+    every = documents.select("id").with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
+    joined = every.join(pl.concat(scored), on="row", how="left", maintain_order="left")
+    return joined.drop("row").with_columns(pl.col("lm_tokens").fill_null(0))
+
+
+def _scores(model: OwnModel | other_models.Located, texts: pl.Series, max_tokens: int) -> pl.DataFrame:
+    if isinstance(model, OwnModel):
+        buffers = Texts.of(texts.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        return score_texts(_load_once(model), buffers, max_tokens)
+    return other_models.score(model, texts.to_list(), max_tokens)
 
 
 def model_language(language: str | None, models: Iterable[str]) -> str | None:
@@ -86,8 +115,8 @@ def model_language(language: str | None, models: Iterable[str]) -> str | None:
 
 
 @functools.lru_cache(maxsize=8)  # once a process, not once a batch; the fingerprint is of the content
-def _load_once(folder: Path, language: str, fingerprint: str) -> NgramModel:
-    return load(folder, language, fingerprint)
+def _load_once(model: OwnModel) -> NgramModel:
+    return load(model.folder, model.language, model.fingerprint)
 
 
 def _assumed_language(parts: Iterable[Part], models: list[str]) -> str | None:

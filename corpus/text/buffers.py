@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,13 @@ class Texts:
             return cls(np.empty(0, np.uint8), np.zeros(len(column) + 1, np.int64))
         ends = np.frombuffer(offsets, np.int64)
         return cls(np.frombuffer(data, np.uint8), ends[column.offset : column.offset + len(column) + 1])
+
+    @classmethod
+    def of_strings(cls, strings: Iterable[str]) -> Texts:
+        """The buffers of some strings; lone surrogates come through."""
+        encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
+        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -1,13 +1,16 @@
-"""Interpolated modified Kneser-Ney language models, trained and asked with vectorised numpy.
+"""N-gram language models with backoff: how likely is each token of a text after those before it.
 
-The recipe is Chen and Goodman's ("An Empirical Study of Smoothing Techniques for Language Modeling", 1998, section 3)
-as KenLM has it (Heafield et al., "Scalable Modified Kneser-Ney Language Model Estimation", 2013): the same tokens give
-the same probabilities.
+All that a model knows lies in one array of 8-byte slots, a region for each length of n-gram:
 
-The n-grams of each length lie in a table sorted by key. A key is exact and built to the left: the row that the last n-1
-tokens have in the table before, times the size of the vocabulary, plus the number of the first token. The table of
-length 1 is the vocabulary itself, a row a token. So looking up ever longer n-grams that end at a token stops at the
-first one that was never seen, which is where the model backs off.
+    28 bits: fingerprint of the n-gram | 18 bits: log probability | 18 bits: log backoff weight     (0: empty)
+
+Both logarithms are counts of a small step below 0, so a document's sum is a sum of integers. An n-gram is found by its
+hash: the upper half says in which line of 8 slots it is, or in the next where that is full; the lower half has the
+fingerprint. Such a line is what a processor fetches from memory at once. The hash of an n-gram grows to the left, from
+that of its last tokens, at one multiplication a token. One lookup in 40 million takes an n-gram for another, which no
+perplexity shows.
+
+A model is built by corpus.text.ngram_train, kept and exported by corpus.text.ngram_files.
 """
 
 from __future__ import annotations
@@ -15,314 +18,334 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
+import polars as pl
+from numba import njit
 
-from corpus.documents import open_part, write_table
-from corpus.errors import UserError
-from corpus.stage import write_json
-from corpus.text.segment import LM_VIEW, lm_sentences
+from corpus.text.buffers import Texts
+from corpus.text.segment import HAS_LETTER, IS_LINE_END, Spans, lm_view, segment
 
+Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-UNKNOWN, START, END = 0, 1, 2  # the first numbers of every vocabulary
-SPECIAL_TOKENS = ["<unk>", "<s>", "</s>"]
-FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)  # KenLM's, where the text is too small or too odd to estimate them
-_CHUNK_TOKENS = 200_000  # scored at once: bounds memory
+START = np.uint64(0x9E3779B97F4A7C15)  # stands before each sentence; its token hash, which no text has
+END = np.uint64(0xC2B2AE3D27D4EB4F)  # ends each sentence and is predicted like a word
 
+COLUMNS = {
+    "ppl": pl.Float64,
+    "ppl_excl_oov": pl.Float64,
+    "oov_rate": pl.Float64,
+    "fluency_gain": pl.Float64,
+    "lm_tokens": pl.Int64,
+}
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """The n-grams of one length, a row each; logarithms are natural."""
+VALUE_BITS = 18  # of a log probability, and of a log backoff weight
+LARGEST = 2**VALUE_BITS - 1
 
-    keys: Ints  # ascending
-    log_prob: Floats  # of the last token after the others, smoothed
-    log_backoff: Floats  # what a shorter context's probability is weighted with when this n-gram is the context
+LINE = 8  # slots
+
+_BATCH_BYTES = 1 << 18  # of text scored at once: bounds memory, and keeps the tokens in the processor's cache
+_BLOCK = np.uint64(32)  # tokens whose slots are fetched together
+_SEED = np.uint64(0x165667B19E3779F9)
+_MULTIPLIER = np.uint64(0x9FB21C651E98DF25)
+_HALF = np.uint64(32)
+_FINGERPRINT = np.uint64(2 * VALUE_BITS)  # where it begins in a slot
+_FINGERPRINT_BITS = np.uint64(0x0FFFFFFF)
+_LEAST_KEY = np.uint64(1 << 2 * VALUE_BITS)
+_VALUE = np.uint64(VALUE_BITS)
+_VALUE_BITS = np.uint64(LARGEST)
+_LINE, _LAST_OF_LINE, _LINE_BITS = np.uint64(LINE), np.uint64(LINE - 1), np.uint64(3)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)  # unsigned indices spare the test for negative ones
 
 
 @dataclasses.dataclass(frozen=True)
 class NgramModel:
-    """A language model of the order `len(tables)`."""
+    """A language model: regions of its table for n-grams of length 1, 2, ... and, last, the tokens again.
 
-    vocabulary: list[str]  # a token's number is its position
-    tables: tuple[Table, ...]  # of length 1, 2, ...
-    unigram_log_prob: Floats  # by token, of a model of order 1: what `fluency_gain` compares with
+    Region k begins at slot `starts[k]`, and `lines[k]` is how many of its lines hashes point to. The last one has each
+    token's log probability in a model of order 1, which `fluency_gain` compares with. Arrays are read-only.
+    """
 
-    @functools.cached_property
-    def numbers(self) -> dict[str, int]:
-        """Token to number."""
-        return {token: number for number, token in enumerate(self.vocabulary)}
+    table: Hashes
+    starts: Hashes
+    lines: Hashes
+    steps: int  # that make a nat
+    unknown: int  # steps down to the log probability of a token that the vocabulary lacks
+
+    def __post_init__(self) -> None:
+        arrays = {"table": _aligned(self.table), "starts": self.starts.view(), "lines": self.lines.view()}
+        for name, array in arrays.items():
+            array.flags.writeable = False  # kernels are compiled for one kind of array
+            object.__setattr__(self, name, array)
+
+    @property
+    def order(self) -> int:
+        """Tokens of the longest n-gram."""
+        return len(self.lines) - 1
+
+    def facts(self) -> dict[str, Any]:
+        """All but the table, as JSON has it."""
+        shape = {"starts": self.starts.tolist(), "lines": self.lines.tolist()}
+        return {**shape, "steps": self.steps, "unknown": self.unknown}
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """128-bit BLAKE2b of all that decides a score, in hex."""
-        digest = hashlib.blake2b("\n".join(self.vocabulary).encode(), digest_size=16)
-        for table in self.tables:
-            for array in (table.keys, table.log_prob, table.log_backoff):
-                digest.update(array.tobytes())
-        digest.update(self.unigram_log_prob.tobytes())
+        digest = hashlib.blake2b(json.dumps(self.facts(), sort_keys=True).encode(), digest_size=16)
+        digest.update(self.table.data)
         return digest.hexdigest()
 
 
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """What a model says of one document; perplexities are None where there is no token to take them of."""
-
-    ppl: float | None  # per token, sentence ends included
-    ppl_excl_oov: float | None  # over the tokens of the vocabulary only
-    oov_rate: float | None  # share of tokens that the vocabulary lacks, 0 to 1
-    fluency_gain: float | None  # nats a token that the context saves, over the tokens of the vocabulary
-    lm_tokens: int  # tokens scored, sentence ends included
-
-
-# ---- training --------------------------------------------------------------------------------------------------------
+def _aligned(table: Hashes) -> Hashes:
+    """The table where each of its lines is one of the processor's."""
+    if table.ctypes.data % (8 * LINE) == 0:
+        return table.view()
+    wider = np.empty(len(table) + LINE, np.uint64)
+    skipped = -wider.ctypes.data // 8 % LINE
+    wider[skipped : skipped + len(table)] = table
+    return wider[skipped : skipped + len(table)]
 
 
-def train(sentences: Sequence[Sequence[str]], order: int) -> NgramModel:
-    """Train a model on tokenised sentences; of a lower order where all sentences are shorter than the order.
+class Sentences(NamedTuple):
+    """The tokens that a language model reads: those of text i are `tokens[offsets[i]:offsets[i + 1]]`."""
 
-    >>> model = train([["the", "cat"], ["the", "dog"]], order=2)
-    >>> model.vocabulary
-    ['<unk>', '<s>', '</s>', 'cat', 'dog', 'the']
-    >>> [len(table.keys) for table in model.tables]
-    [6, 5]
+    tokens: Hashes  # END after each line that holds a token
+    offsets: Ints
+    sources: Ints  # which of the spans each token is
+    spans: Spans
+
+
+class Scores(NamedTuple):
+    """What a model says of each token of a text, in steps below 0."""
+
+    log_probs: npt.NDArray[np.int32]
+    alone: npt.NDArray[np.int32]  # of a model of order 1; -1 where the vocabulary lacks the token
+
+
+def sentences(texts: Texts) -> Sentences:
+    """The tokens of texts; each line that holds a token is a sentence.
+
+    >>> import pyarrow as pa
+    >>> found = sentences(Texts.of(pa.array(["One line\\n\\nand 2", "\\n"])))
+    >>> found.offsets.tolist(), (found.tokens == END).tolist()
+    ([0, 6, 6], [False, False, True, False, False, True])
     """
-    vocabulary = SPECIAL_TOKENS + sorted({token for sentence in sentences for token in sentence})
-    numbers = {token: number for number, token in enumerate(vocabulary)}
-    order = min(order, 2 + max(map(len, sentences)))
-    size = len(vocabulary)
-    keys, occurrence, counts, rows = _count(number_sentences(sentences, numbers), order, size)
-    unigram = _unigram_prob(np.where(np.arange(size) == START, 0, counts[0]))
-    adjusted = [*map(_continuations, keys[1:], counts[:-1], keys[:-1], [size] * (order - 1)), counts[-1]]
-    adjusted[0][START] = 0  # never predicted
-    probs = [_unigram_prob(adjusted[0])]
-    backoffs: list[Floats] = []
-    for length in range(2, order + 1):
-        context = rows[length - 2][occurrence[length - 1] - 1]
-        prob, backoff = _interpolate(
-            adjusted[length - 1], context, len(keys[length - 2]), probs[-1][keys[length - 1] // size]
-        )
-        probs.append(prob)
-        backoffs.append(backoff)
-    backoffs.append(np.ones(len(keys[-1])))
-    with np.errstate(divide="ignore"):  # the probability of <s> is 0
-        tables = tuple(Table(k, np.log(p), np.log(b)) for k, p, b in zip(keys, probs, backoffs, strict=True))
-        return NgramModel(vocabulary, tables, np.log(unigram))
+    spans = segment(texts, lm_view())
+    most = len(spans.folded) + len(texts)
+    tokens, sources, offsets = np.empty(most, np.uint64), np.empty(most, np.int64), np.zeros(len(texts) + 1, np.int64)
+    count = _sentences(spans.folded, spans.flags, spans.offsets, np.uint8(IS_LINE_END), tokens, sources, offsets)
+    return Sentences(tokens[:count], offsets, sources[:count], spans)
 
 
-def number_sentences(sentences: Iterable[Sequence[str]], numbers: Mapping[str, int], limit: int | None = None) -> Ints:
-    """Sentences in a row as numbers, each between <s> and </s>; `limit` cuts after so many tokens other than <s>.
+def score_tokens(model: NgramModel, tokens: Hashes) -> Scores:
+    """Score the tokens of whole sentences, each after those before it."""
+    log_probs, alone = np.empty(len(tokens), np.int32), np.empty(len(tokens), np.int32)
+    _score(tokens, model.table, model.starts, model.lines, model.unknown, log_probs, alone)
+    return Scores(log_probs, alone)
 
-    >>> number_sentences([["a", "b"], ["b", "?"]], {"a": 3, "b": 4}, limit=5).tolist()
-    [1, 3, 4, 2, 1, 4, 0]
+
+def score_texts(model: NgramModel, texts: Texts, max_tokens: int | None = None) -> pl.DataFrame:
+    """COLUMNS for each text, over its first `max_tokens` tokens (None: all). Ends of sentences count as tokens.
+
+    - `ppl`: perplexity a token, from 1
+    - `ppl_excl_oov`: the same over the tokens that the vocabulary has
+    - `oov_rate`: share of tokens that it lacks, 0 to 1
+    - `fluency_gain`: nats a word that its context saves against a model of order 1, over the words of the vocabulary
+      that follow a word; in Chinese, characters. Next to marks, whose rows of dashes or links are easily foreseen, and
+      at the beginning of lines, shuffled text looks fluent
+    - `lm_tokens`: tokens scored
+
+    Null where there is no token to take them of.
     """
-    stream: list[int] = []
-    left = limit
-    for sentence in sentences:
-        own = [numbers.get(token, UNKNOWN) for token in sentence]
-        own.append(END)
-        stream.append(START)
-        stream += own[:left]
-        if left is not None and (left := left - len(own)) <= 0:
-            break
-    return np.array(stream, np.int64)
+    limit = np.iinfo(np.int64).max if max_tokens is None else max_tokens
+    sums = [np.zeros((0, 7), np.int64)]
+    for some in texts.slices(len(texts), _BATCH_BYTES):
+        found = sentences(some)
+        scores = score_tokens(model, found.tokens)
+        words = found.spans.flags[found.sources] & HAS_LETTER != 0
+        own = np.zeros((len(some), 7), np.int64)
+        _sum(found.tokens, words, scores.log_probs, scores.alone, found.offsets, limit, own)
+        sums.append(own)
+    tokens, known, all_steps, known_steps, following, following_steps, alone_steps = np.concatenate(sums).T
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 becomes null
+        columns = {
+            "ppl": np.exp(all_steps / (tokens * model.steps)),
+            "ppl_excl_oov": np.exp(known_steps / (known * model.steps)),
+            "oov_rate": (tokens - known) / tokens,
+            "fluency_gain": (alone_steps - following_steps) / (following * model.steps),
+        }
+    return pl.DataFrame(
+        [pl.Series(name, values, nan_to_null=True) for name, values in columns.items()]
+        + [pl.Series("lm_tokens", tokens)]
+    )
 
 
-def _place_in_sentence(stream: Ints) -> Ints:
-    """How many tokens stand before each in its sentence, <s> included."""
-    position = np.arange(len(stream))
-    return position - np.maximum.accumulate(np.where(stream == START, position, 0))
+def ngram_hashes(shorter: Hashes, first: Hashes) -> Hashes:
+    """The hashes of n-grams, from those of the n-grams without their first token (0 of none) and that token's hash."""
+    hashes = np.empty(len(first), np.uint64)
+    _extend_all(shorter, first, hashes)
+    return hashes
 
 
-def _count(stream: Ints, order: int, size: int) -> tuple[list[Ints], list[Ints], list[Ints], list[Ints]]:
-    """Per length: keys; a position at which each n-gram ends; its count; and the row of the n-gram ending anywhere."""
-    place = _place_in_sentence(stream)
-    keys = [np.arange(size, dtype=np.int64)]
-    occurrence = [np.zeros(size, np.int64)]  # not asked for: length 1 has no context
-    counts = [np.bincount(stream, minlength=size)]
-    rows = [stream]
-    for length in range(2, order + 1):
-        ends = np.flatnonzero(place >= length - 1)
-        found, first, row, count = np.unique(
-            rows[-1][ends] * size + stream[ends - length + 1],
-            return_index=True,
-            return_inverse=True,
-            return_counts=True,
-        )
-        keys.append(found)
-        occurrence.append(ends[first])
-        counts.append(count)
-        rows.append(np.full(len(stream), -1, np.int64))
-        rows[-1][ends] = row
-    return keys, occurrence, counts, rows
+def find_all(table: Hashes, start: int, lines: int, hashes: Hashes) -> Hashes:
+    """What the slots of n-grams hold, in the region that begins at a slot; 0 of those that are not there."""
+    slots = np.empty(len(hashes), np.uint64)
+    _find_all(hashes, table, np.uint64(start), np.uint64(lines), slots)
+    return slots
 
 
-def _continuations(longer: Ints, counts: Ints, keys: Ints, size: int) -> Ints:
-    """How many different tokens stand before each n-gram; where it begins a sentence, so that none can, its count."""
-    return np.where(keys % size == START, counts, np.bincount(longer // size, minlength=len(keys)))
+def look_up(model: NgramModel, length: int, hashes: Hashes) -> tuple[Floats, Floats]:
+    """Natural logarithms of the probability and the backoff weight of n-grams of a length that the model has."""
+    slots = find_all(model.table, int(model.starts[length - 1]), int(model.lines[length - 1]), hashes)
+    log_probs = (slots >> _VALUE & _VALUE_BITS).astype(np.float64) / -model.steps
+    return log_probs, (slots & _VALUE_BITS).astype(np.float64) / -model.steps
 
 
-def _discounts(counts: Ints) -> Floats:
-    """What is taken off a count of 0, 1, 2, and 3 or more (Chen and Goodman's equation 26).
+# ---- kernels ---------------------------------------------------------------------------------------------------------
 
-    >>> _discounts(np.array([1] * 8 + [2] * 3 + [3] * 2 + [4])).round(3).tolist()
-    [0.0, 0.571, 0.857, 1.857]
+
+@njit(nogil=True, cache=True)
+def _extended(hash_, token):
+    """The hash of an n-gram with one more token on its left."""
+    hash_ = (hash_ ^ token) * _MULTIPLIER + _SEED
+    return hash_ ^ (hash_ >> _HALF)
+
+
+@njit(nogil=True, cache=True)
+def _extend_all(shorter, first, hashes):
+    for row in range(len(first)):
+        hashes[row] = _extended(shorter[row], first[row])
+
+
+@njit(nogil=True, cache=True)
+def _sentences(folded, flags, span_offsets, line_end, tokens, sources, offsets):
+    """Fill the arrays; the number of tokens. Line ends become END after a token and vanish after none."""
+    count = 0
+    for number in range(len(span_offsets) - 1):
+        is_open = False
+        for span in range(span_offsets[number], span_offsets[number + 1]):
+            at_end = flags[span] == line_end
+            if at_end and not is_open:
+                continue
+            is_open = not at_end
+            tokens[count] = END if at_end else folded[span]
+            sources[count] = span
+            count += 1
+        if is_open:
+            tokens[count] = END
+            sources[count] = span_offsets[number + 1] - 1
+            count += 1
+        offsets[number + 1] = count
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _line_of(hash_, start, lines):
+    """Where the line begins that an n-gram's hash points to."""
+    return start + (((hash_ >> _HALF) * lines) >> _HALF << _LINE_BITS)
+
+
+@njit(nogil=True, cache=True)
+def _key(hash_):
+    """The fingerprint of an n-gram where slots have it."""
+    return max(hash_ & _FINGERPRINT_BITS, _ONE) << _FINGERPRINT
+
+
+@njit(nogil=True, cache=True)
+def _find(table, line, key):
+    """What the slot of an n-gram holds; 0 if the model does not have it.
+
+    Looks at all slots of a line without a branch, which a processor could not foresee: of all slots with the key taken
+    off, only the one that has it is smaller than any key.
     """
-    of = [np.count_nonzero(counts == n) for n in range(5)]
-    if not all(of[1:]):
-        return np.array([0.0, *FALLBACK_DISCOUNTS])
-    share = of[1] / (of[1] + 2 * of[2])
-    estimated = [n - (n + 1) * share * of[n + 1] / of[n] for n in (1, 2, 3)]
-    if not all(0 <= discount <= n for n, discount in enumerate(estimated, start=1)):
-        return np.array([0.0, *FALLBACK_DISCOUNTS])
-    return np.array([0.0, *estimated])
+    while True:
+        least = table[line] ^ key
+        for index in range(_ONE, _LINE):
+            least = min(least, table[line + index] ^ key)
+        if least < _LEAST_KEY:
+            return least ^ key
+        if table[line + _LAST_OF_LINE] == _ZERO:
+            return _ZERO
+        line += _LINE
 
 
-def _unigram_prob(counts: Ints) -> Floats:
-    """Probability of each token without context; what is discounted is shared evenly by all but <s>, <unk> included."""
-    taken = _discounts(counts)[np.minimum(counts, 3)]
-    total = counts.sum()
-    prob: Floats = (counts - taken) / total + taken.sum() / total / (len(counts) - 1)
-    prob[START] = 0
-    return prob
+@njit(nogil=True, cache=True)
+def _score(tokens, table, starts, lines, unknown, log_probs, alone):
+    """Fill log_probs and alone for the tokens of whole sentences.
 
-
-def _interpolate(counts: Ints, context: Ints, contexts: int, lower: Floats) -> tuple[Floats, Floats]:
-    """Probability of each n-gram's last token, and the backoff weight of each context, by row of the shorter table."""
-    taken = _discounts(counts)[np.minimum(counts, 3)]
-    total = np.bincount(context, counts, contexts)
-    free = np.bincount(context, taken, contexts)
-    backoff = np.divide(free, total, out=np.ones(contexts), where=total > 0)
-    prob: Floats = (counts - taken) / total[context] + backoff[context] * lower
-    return prob, backoff
-
-
-# ---- scoring ---------------------------------------------------------------------------------------------------------
-
-
-def token_log_probs(model: NgramModel, stream: Ints) -> Floats:
-    """Natural logarithm of the probability of each token of a stream after those before it in its sentence."""
-    size = len(model.vocabulary)
-    place = _place_in_sentence(stream)
-    log_prob = model.tables[0].log_prob[stream]
-    shorter = stream  # per position the row of the n-gram that ends there, one token shorter; -1 if it was never seen
-    for length, (context_table, table) in enumerate(itertools.pairwise(model.tables), start=2):
-        position = np.flatnonzero(place >= length - 1)
-        context = shorter[position - 1]
-        position, context = position[context >= 0], context[context >= 0]  # an unseen context has backoff weight 1
-        key = shorter[position] * size + stream[position - length + 1]
-        row = np.minimum(np.searchsorted(table.keys, key), len(table.keys) - 1)
-        seen = (table.keys[row] == key) & (shorter[position] >= 0)
-        log_prob[position[seen]] = table.log_prob[row[seen]]
-        log_prob[position[~seen]] += context_table.log_backoff[context[~seen]]
-        shorter = np.full(len(stream), -1, np.int64)
-        shorter[position[seen]] = row[seen]
-    return log_prob
-
-
-def score_texts(model: NgramModel, texts: Iterable[str], max_tokens: int | None = None) -> list[Score]:
-    """Score documents, the first `max_tokens` tokens of each (None: all)."""
-    streams = (number_sentences(lm_sentences(text), model.numbers, max_tokens) for text in texts)
-    return [score for chunk in _chunks(streams) for score in _score_chunk(model, chunk)]
-
-
-def _chunks(streams: Iterable[Ints]) -> Iterator[list[Ints]]:
-    """Some documents at a time."""
-    chunk: list[Ints] = []
-    tokens = 0
-    for stream in streams:
-        chunk.append(stream)
-        tokens += len(stream)
-        if tokens >= _CHUNK_TOKENS:
-            yield chunk
-            chunk, tokens = [], 0
-    if chunk:
-        yield chunk
-
-
-def _score_chunk(model: NgramModel, streams: Sequence[Ints]) -> Iterator[Score]:
-    stream = np.concatenate(streams)
-    document = np.repeat(np.arange(len(streams)), [len(own) for own in streams])
-    predicted = stream != START
-    known = predicted & (stream != UNKNOWN)
-
-    def total(which: npt.NDArray[np.bool_], values: Floats) -> Floats:
-        return np.bincount(document[which], values[which], len(streams)).astype(np.float64)
-
-    log_prob = token_log_probs(model, stream)
-    of_each_kind = (total(predicted, np.ones(len(stream))), total(known, np.ones(len(stream))))
-    log_probs = (total(predicted, log_prob), total(known, log_prob), total(known, model.unigram_log_prob[stream]))
-    for tokens, of_vocabulary, all_log, known_log, unigram_log in zip(*of_each_kind, *log_probs, strict=True):
-        yield Score(
-            ppl=float(np.exp(-all_log / tokens)) if tokens else None,
-            ppl_excl_oov=float(np.exp(-known_log / of_vocabulary)) if of_vocabulary else None,
-            oov_rate=float(1 - of_vocabulary / tokens) if tokens else None,
-            fluency_gain=float((known_log - unigram_log) / of_vocabulary) if of_vocabulary else None,
-            lm_tokens=int(tokens),
-        )
-
-
-# ---- files -----------------------------------------------------------------------------------------------------------
-
-
-def save(model: NgramModel, folder: Path, language: str, facts: Mapping[str, object]) -> None:
-    """Write LANGUAGE.vocabulary.parquet, LANGUAGE.ngrams.parquet and, with further facts, LANGUAGE.json."""
-    first, *longer = model.tables
-    vocabulary = {
-        "token": pa.array(model.vocabulary, pa.string()),
-        "log_prob": first.log_prob,
-        "log_backoff": first.log_backoff,
-        "unigram_log_prob": model.unigram_log_prob,
-    }
-    ngrams = {
-        "length": np.repeat(np.arange(2, len(longer) + 2, dtype=np.int8), [len(table.keys) for table in longer]),
-        "key": np.concatenate([table.keys for table in longer]),
-        "log_prob": np.concatenate([table.log_prob for table in longer]),
-        "log_backoff": np.concatenate([table.log_backoff for table in longer]),
-    }
-    write_table(pa.table(vocabulary), folder / f"{language}.vocabulary.parquet")
-    write_table(pa.table(ngrams), folder / f"{language}.ngrams.parquet")
-    own = {"order": len(model.tables), "lm_view": LM_VIEW, "fingerprint": model.fingerprint}
-    write_json(folder / f"{language}.json", {**facts, **own})
-
-
-def describe_models(folder: Path) -> dict[str, dict[str, Any]]:
-    """By language, what LANGUAGE.json says: order, fingerprint, quantiles of the held-out documents.
-
-    Raises UserError where there is no model, or one whose tokens today's segmentation would not give.
+    The longest n-gram that ends at a token and was found gives the probability. Each n-gram that was found one token
+    earlier, and would be the context of a longer one, adds its backoff weight; of one that was not, that is 0 steps.
     """
-    found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
-    models = {language: facts for language, facts in found.items() if "fingerprint" in facts}
-    if not models:
-        raise UserError(f"{folder} holds no language model: run `corpus reference` first")
-    for language, facts in models.items():
-        if facts["lm_view"] != LM_VIEW:
-            raise UserError(
-                f"{folder / language}.json was built with another segmentation: run `corpus reference` again"
-            )
-    return models
+    regions, count, unknown = np.uint64(len(lines)), np.uint64(len(tokens)), np.uint64(unknown)
+    order = regions - _ONE
+    start_hash = _extended(_ZERO, START)
+    start_slot = _find(table, _line_of(start_hash, starts[0], lines[0]), _key(start_hash))
+    before = np.zeros(order, np.uint64)  # by length, the slot of the n-gram that ends one token earlier
+    before[0] = start_slot
+    keys, places = np.empty(_BLOCK * regions, np.uint64), np.empty(_BLOCK * regions, np.uint64)
+    sentence = _ZERO  # where it begins
+    fetched = _ZERO
+    for block in range(_ZERO, count, _BLOCK):
+        end = min(block + _BLOCK, count)
+        index = _ZERO
+        for at in range(block, end):
+            own_hash = hash_ = _extended(_ZERO, tokens[at])
+            for left in range(order):
+                keys[index] = _key(hash_)
+                places[index] = _line_of(hash_, starts[left], lines[left])
+                index += _ONE
+                hash_ = _extended(hash_, tokens[at - left - _ONE] if left < at - sentence else START)
+            keys[index] = _key(own_hash)
+            places[index] = _line_of(own_hash, starts[order], lines[order])
+            index += _ONE
+            sentence = at + _ONE if tokens[at] == END else sentence
+        for each in range(index):  # all lines of a block are asked for before any is waited for
+            fetched ^= table[places[each]]
+        index = _ZERO
+        for at in range(block, end):
+            found = _find(table, places[index], keys[index])
+            steps = (found >> _VALUE) & _VALUE_BITS if found != _ZERO else unknown
+            context = before[0]
+            before[0] = found
+            for left in range(_ONE, order):
+                longer = _find(table, places[index + left], keys[index + left])
+                found = longer if found != _ZERO else _ZERO
+                steps = (found >> _VALUE) & _VALUE_BITS if found != _ZERO else steps + (context & _VALUE_BITS)
+                context = before[left]
+                before[left] = found
+            log_probs[at] = np.int32(steps)
+            own = _find(table, places[index + order], keys[index + order])
+            alone[at] = np.int32((own >> _VALUE) & _VALUE_BITS) if own != _ZERO else np.int32(-1)
+            index += regions
+            if tokens[at] == END:
+                before[:] = _ZERO
+                before[0] = start_slot
+    return fetched  # so that no compiler leaves the fetching out
 
 
-def load(folder: Path, language: str, fingerprint: str) -> NgramModel:
-    """Read a model. Raises UserError where files are missing or are not those of the fingerprint."""
-    columns = open_part(folder / f"{language}.vocabulary.parquet").read()
-    ngrams = open_part(folder / f"{language}.ngrams.parquet").read()
-    arrays = [column.to_numpy() for column in columns.columns[1:]]
-    length, *rest = (column.to_numpy() for column in ngrams.columns)
-    borders = np.flatnonzero(np.diff(length)) + 1
-    longer = [Table(*own) for own in zip(*(np.split(array, borders) for array in rest), strict=True)]
-    first = Table(np.arange(columns.num_rows, dtype=np.int64), *arrays[:2])
-    model = NgramModel(columns["token"].to_pylist(), (first, *longer), arrays[2])
-    if model.fingerprint != fingerprint:
-        raise UserError(
-            f"the model of {language} in {folder} is not the one it was built as: run `corpus reference` again"
-        )
-    return model
+@njit(nogil=True, cache=True)
+def _find_all(hashes, table, start, lines, slots):
+    for row in range(len(hashes)):
+        slots[row] = _find(table, _line_of(hashes[row], start, lines), _key(hashes[row]))
+
+
+@njit(nogil=True, cache=True)
+def _sum(tokens, words, log_probs, alone, offsets, limit, sums):
+    """Per text: tokens, known ones, steps of all, of the known; known words after words, their steps, and alone."""
+    for number in range(len(offsets) - 1):
+        for at in range(offsets[number], offsets[number] + min(limit, offsets[number + 1] - offsets[number])):
+            sums[number, 0] += 1
+            sums[number, 2] += log_probs[at]
+            if alone[at] >= 0:
+                sums[number, 1] += 1
+                sums[number, 3] += log_probs[at]
+                after_word = at > offsets[number] and words[at - 1] and tokens[at - 1] != END
+                if after_word and words[at] and tokens[at] != END:
+                    sums[number, 4] += 1
+                    sums[number, 5] += log_probs[at]
+                    sums[number, 6] += alone[at]

@@ -159,7 +159,7 @@ def test_hashes_of_many_words_differ() -> None:
 
 def test_words_and_tokens_part_the_same_text_alike() -> None:
     text = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 用Python写的3个脚本。"
-    assert hashes(text) == [[slow_hash(word.casefold()) for word in words(text)]]
+    assert hashes(text) == [[slow_hash(word.casefold()) for word in words(text) if word[0].isalnum()]]
 
 
 def test_a_kernel_uses_nothing_of_another_module() -> None:
