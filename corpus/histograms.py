@@ -6,7 +6,10 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import polars as pl
+
+_EXPONENTS = 1024  # of ten, more than float64 has
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -17,9 +20,18 @@ def histogram(values: pl.Series) -> dict[str, int]:
     >>> histogram(pl.Series([0.8149, 0.811, 0.0, None]))
     {'0.0': 1, '0.81': 2}
     """
-    rounded = values.drop_nulls().cast(pl.Float64).round_sig_figs(2)
-    counts = rounded.value_counts(sort=False).sort(rounded.name)
-    return {repr(value): count for value, count in counts.iter_rows()}
+    numbers = values.drop_nulls().cast(pl.Float64).to_numpy()
+    exponents = np.zeros(len(numbers), np.int64)
+    present = (np.abs(numbers) > 1e-300) & np.isfinite(numbers)
+    exponents[present] = np.floor(np.log10(np.abs(numbers[present]))).astype(np.int64) - 1
+    digits = np.rint(np.where(present, numbers, 0) / 10.0**exponents).astype(np.int64)
+    found, occurrences = np.unique(digits * _EXPONENTS + exponents, return_counts=True)
+    counts: dict[float, int] = {}
+    for key, count in zip(found.tolist(), occurrences.tolist(), strict=True):
+        exponent = (key + _EXPONENTS // 2) % _EXPONENTS - _EXPONENTS // 2
+        value = float(f"{(key - exponent) // _EXPONENTS}e{exponent}")
+        counts[value] = counts.get(value, 0) + count
+    return {repr(value): counts[value] for value in sorted(counts)}
 
 
 def quantiles(counts: Mapping[str, int]) -> list[float]:

@@ -1,98 +1,115 @@
-"""Signals counted in characters and lines, as Polars expressions over the text.
-
-The shares of kinds of characters are of all characters but white space, by Unicode general category, so that letters,
-digits, punctuation, symbols and the rest (controls, private use) sum to 1. Text without characters has the share 0.
-"""
+"""Counts of characters by kind and script, in one pass over the bytes."""
 
 from __future__ import annotations
 
+import functools
+
+import numpy as np
+import numpy.typing as npt
 import polars as pl
+from numba import njit
 
-from corpus.text.scripts import HAN
+from corpus.text.buffers import Texts
+from corpus.text.scripts import HAN, HANGUL, KANA, chinese_forms, common_han
+
+# What each character is counted as; the columns of the kernel's result.
+KINDS = (
+    *("space", "other", "digit", "punctuation", "symbol", "mark"),
+    *("latin", "latin_upper", "cyrillic", "cyrillic_upper", "kana", "hangul"),
+    *("han", "simplified", "traditional", "rare_han"),
+    *("letter", "letter_upper"),  # of other scripts
+)
+_POINTS = 0x110000
+_ONE, _TWO, _THREE, _FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 
 
-def n_chars(text: pl.Expr) -> pl.Expr:
-    """Length in characters (code points), white space included; int64, from 0."""
-    return text.str.len_chars().cast(pl.Int64)
+def count_characters(texts: Texts) -> pl.DataFrame:
+    """Of each text: characters of each of KINDS, which sum to its length, and `entropy` in nats.
 
+    `simplified` and `traditional` are the Han characters that only one of the two has, `rare_han` those that neither
+    uses much (see `corpus.text.scripts.common_han`), `han` the rest. The entropy is that of the distribution of the
+    characters but white space, 0 for none.
 
-def n_lines(text: pl.Expr) -> pl.Expr:
-    """Lines that are not blank; int64, from 0.
-
-    >>> pl.select(n_lines(pl.lit("one\\n\\n two\\n")))[0, 0]
-    2
+    >>> import pyarrow as pa
+    >>> count_characters(Texts.of(pa.array(["说说 Ab"]))).select("simplified", "latin", "latin_upper", "space").row(0)
+    (2, 1, 1, 1)
     """
-    return _lines(text).list.len().cast(pl.Int64)
+    counts = np.zeros((len(texts), len(KINDS)), np.int64)
+    entropies = np.zeros(len(texts), np.float64)
+    _count(texts.data, texts.offsets, _kinds(), counts, entropies)
+    return pl.DataFrame(counts, schema=list(KINDS)).with_columns(entropy=entropies)
 
 
-def duplicate_line_ratio(text: pl.Expr) -> pl.Expr:
-    """Share of lines that repeat an earlier line, white space at the ends and blank lines apart; 0 to 1.
-
-    Gopher drops above 0.3 (Rae et al. 2021, table A1: duplicate line fraction).
-
-    >>> pl.select(duplicate_line_ratio(pl.lit("menu\\ntext\\nmenu \\nmenu")))[0, 0]
-    0.5
-    """
-    lines = _lines(text)
-    return _share(lines.list.len() - lines.list.n_unique(), lines.list.len())
-
-
-def alpha_ratio(text: pl.Expr) -> pl.Expr:
-    """Share of letters with their marks, ideographs included; 0 to 1.
-
-    >>> pl.select(alpha_ratio(pl.lit("价格 12.")))[0, 0]
-    0.4
-    """
-    return _share(text.str.count_matches(r"[\p{L}\p{M}]"), _visible(text))
-
-
-def digit_ratio(text: pl.Expr) -> pl.Expr:
-    """Share of digits and other numbers (½, Ⅳ); 0 to 1. MAP-NEO's Chinese pipeline drops above 0.3."""
-    return _share(text.str.count_matches(r"\p{N}"), _visible(text))
-
-
-def punctuation_ratio(text: pl.Expr) -> pl.Expr:
-    """Share of punctuation in any script, `#`, `*`, `/` and `_` included; 0 to 1."""
-    return _share(text.str.count_matches(r"\p{P}"), _visible(text))
-
-
-def symbol_ratio(text: pl.Expr) -> pl.Expr:
-    """Share of symbols: currency, mathematics, arrows, boxes, emoji, `| ~ ^ < = > +` and the backtick; 0 to 1.
-
-    >>> pl.select(symbol_ratio(pl.lit("a = b → ★ c")))[0, 0]
-    0.5
-    """
-    return _share(text.str.count_matches(r"\p{S}"), _visible(text))
+@functools.cache
+def _kinds() -> npt.NDArray[np.uint8]:
+    """Kind of each code point, by Polars' Unicode data."""
+    points = [point for point in range(0x40000) if not 0xD800 <= point < 0xE000]
+    character = pl.col("character")
+    upper = character.str.contains(r"^\p{Lu}$")
+    simplified, traditional = chinese_forms()
+    rules = [
+        (character.str.contains(r"^\s$"), "space"),
+        (character.is_in(sorted(simplified)), "simplified"),
+        (character.is_in(sorted(traditional & common_han())), "traditional"),
+        (character.is_in(["々", "〇", *sorted(common_han())]), "han"),
+        (character.str.contains(f"^[{HAN}]$"), "rare_han"),
+        (character.str.contains(f"^[{KANA}]$"), "kana"),
+        (character.str.contains(f"^[{HANGUL}]$"), "hangul"),
+        (character.str.contains(r"^\p{M}$"), "mark"),
+        (character.str.contains(r"^\p{N}$"), "digit"),
+        (character.str.contains(r"^\p{P}$"), "punctuation"),
+        (character.str.contains(r"^\p{S}$"), "symbol"),
+        (~character.str.contains(r"^\p{L}$"), "other"),
+        *[(character.str.contains(rf"^\p{{{name}}}$") & upper, f"{name.lower()}_upper") for name in _WITH_CASE],
+        *[(character.str.contains(rf"^\p{{{name}}}$"), name.lower()) for name in _WITH_CASE],
+        (upper, "letter_upper"),
+    ]
+    kind = pl.lit(KINDS.index("letter"))
+    for condition, name in reversed(rules):
+        kind = pl.when(condition).then(KINDS.index(name)).otherwise(kind)
+    kinds = np.full(_POINTS, KINDS.index("other"), np.uint8)
+    kinds[points] = pl.DataFrame({"character": [chr(point) for point in points]}).select(kind).to_series().to_numpy()
+    return kinds
 
 
-def uppercase_ratio(text: pl.Expr) -> pl.Expr:
-    """Share of upper-case letters among all letters, those of scripts without case included; 0 to 1.
-
-    >>> pl.select(uppercase_ratio(pl.lit("NOT now")))[0, 0]
-    0.5
-    """
-    return _share(text.str.count_matches(r"\p{Lu}"), text.str.count_matches(r"\p{L}"))
+_WITH_CASE = ("Latin", "Cyrillic")
 
 
-def han_ratio(text: pl.Expr) -> pl.Expr:
-    """Share of Han characters; 0 to 1. ChineseWebText keeps from 0.3.
-
-    >>> pl.select(han_ratio(pl.lit("中文 ab")))[0, 0]
-    0.5
-    """
-    return _share(text.str.count_matches(f"[{HAN}]"), _visible(text))
-
-
-def _lines(text: pl.Expr) -> pl.Expr:
-    stripped = pl.element().str.strip_chars()
-    return text.str.split("\n").list.eval(stripped.filter(stripped != ""))
-
-
-def _visible(text: pl.Expr) -> pl.Expr:
-    """Number of characters but white space."""
-    return text.str.count_matches(r"\S")
-
-
-def _share(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
-    """Quotient in float64, 0 where the whole is 0."""
-    return pl.when(whole > 0).then(part.cast(pl.Float64) / whole).otherwise(0.0)
+@njit(nogil=True, cache=True)
+def _count(data, offsets, kinds, counts, entropies):
+    """Fill counts (text, kind) and entropies."""
+    occurrences = np.zeros(_POINTS, np.int32)
+    seen = np.empty(_POINTS, np.uint32)
+    for number in range(offsets.shape[0] - 1):
+        at, end = np.uint64(offsets[number]), np.uint64(offsets[number + 1])
+        own = counts[number]
+        different, visible = np.uint64(0), 0
+        while at < end:
+            byte = data[at]
+            point, width = np.uint64(byte), _ONE
+            if byte >= 0xC0:
+                if 0xE0 <= byte < 0xF0 and at + _TWO < end:
+                    three = (byte & 0x0F) << 12 | (data[at + _ONE] & 0x3F) << 6 | data[at + _TWO] & 0x3F
+                    point, width = np.uint64(three), _THREE
+                elif byte < 0xE0 and at + _ONE < end:
+                    point, width = np.uint64((byte & 0x1F) << 6 | data[at + _ONE] & 0x3F), _TWO
+                elif 0xF0 <= byte < 0xF5 and at + _THREE < end:
+                    four = (byte & 0x07) << 18 | (data[at + _ONE] & 0x3F) << 12
+                    four |= (data[at + _TWO] & 0x3F) << 6 | data[at + _THREE] & 0x3F
+                    point, width = np.uint64(min(four, _POINTS - 1)), _FOUR
+            at += width
+            kind = np.uint64(kinds[point])
+            own[kind] += 1
+            if kind:
+                visible += 1
+                if occurrences[point] == 0:
+                    seen[different] = point
+                    different += _ONE
+                occurrences[point] += 1
+        entropy = 0.0
+        for index in range(different):
+            point = np.uint64(seen[index])
+            share = occurrences[point] / visible
+            entropy -= share * np.log(share)
+            occurrences[point] = 0
+        entropies[number] = max(0.0, entropy)

@@ -3,88 +3,107 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import polars as pl
 
 from corpus.histograms import histogram, with_quantiles
-from corpus.measure import characters, lexical
-from corpus.measure.noise import noise_ratio
-from corpus.measure.stop_words import stop_words
-from corpus.params import Measure
-from corpus.stage import Metrics, Run, annotate, count_rows
-from corpus.text.segment import words
+from corpus.measure.characters import count_characters
+from corpus.measure.chinese_words import joined_by_jieba
+from corpus.measure.lexical import count_words
+from corpus.measure.lines import count_lines
+from corpus.measure.noise import noise_chars
+from corpus.measure.own import own_signals, source_digests
+from corpus.measure.repetition import count_repeated_grams, count_repeated_lines
+from corpus.measure.signals import ALL, columns
+from corpus.measure.stop_words import hashed_stop_words, list_number
+from corpus.measure.topics import TopicModel, fit_topics, model_key, topic_columns
+from corpus.params import Measure, Topics
+from corpus.stage import Metrics, Run, annotate, count_rows, side_by_side
+from corpus.text.buffers import Texts
+from corpus.text.segment import segment, words_view
 
 READS = ("clean",)
-VERSION = 1
+VERSION = 2
 
-SIGNALS = {
-    "n_chars": pl.Int64,
-    "n_words": pl.Int64,
-    "n_lines": pl.Int64,
-    "mean_word_length": pl.Float64,
-    "symbol_ratio": pl.Float64,
-    "digit_ratio": pl.Float64,
-    "uppercase_ratio": pl.Float64,
-    "punctuation_ratio": pl.Float64,
-    "alpha_ratio": pl.Float64,
-    "noise_ratio": pl.Float64,
-    "han_ratio": pl.Float64,
-    "ttr": pl.Float64,
-    "mattr": pl.Float64,
-    "duplicate_line_ratio": pl.Float64,
-    "stop_word_ratio": pl.Float64,  # null for a language without a list
-}
+SIGNALS = columns()
+BATCH_BYTES = 4_000_000  # of text measured at once: bounds memory, whatever the length of the documents
 
 
 def run(run: Run) -> Metrics:
     """Measure all documents; a `lang` column is used where there is one."""
-    function = functools.partial(measure, params=run.params.measure)
+    params = run.params.measure
+    models, topics = fit_topics(side_by_side(run), params.topics)
+    if not params.topics.signal:
+        models = {}
     metrics = annotate(
-        run, function, VERSION, run.params.measure, metrics=_count, columns=["text"], defaults={"lang": None}
+        run,
+        functools.partial(measure, params=params, topics=models),
+        VERSION,
+        params.model_copy(update={"topics": Topics()}),  # which decide nothing but what the model's key says
+        source_digests(params.signals),
+        model_key(models, params.topics) if models else "",
+        metrics=functools.partial(_count, signals=[*SIGNALS, *params.signals]),
+        columns=["text"],
+        defaults={"lang": None},
     )
-    return with_quantiles(metrics)
+    metrics = with_quantiles(metrics)
+    for language, facts in topics.items():
+        metrics["languages"][language]["topics"] = facts
+    return metrics
 
 
-def measure(documents: pl.DataFrame, params: Measure) -> pl.DataFrame:
-    """The signals of a batch of documents (id, text, lang): `id` and the columns of SIGNALS."""
+def measure(documents: pl.DataFrame, params: Measure, topics: Mapping[str, TopicModel] | None = None) -> pl.DataFrame:
+    """The signals of a batch of documents (id, text, lang).
+
+    Gives `id`, the columns of SIGNALS, those of `measure.signals` and, with topic models, those of topics; and
+    `segmenter`: how words were cut, which is into words, for Chinese into characters or by jieba.
+    """
+    languages = documents["lang"].cast(pl.String).to_list()
+    segmenters = {language: _segmenter(language, params) for language in set(languages)}
+    texts = Texts.of(documents["text"].to_arrow())
+    counts, start = [], 0
+    for run in texts.slices(len(texts), BATCH_BYTES):
+        counts.append(_counts(run, languages[start : start + len(run)], params))
+        start += len(run)
     text = pl.col("text").cast(pl.String).fill_null("")
-    by_character = documents.select(
-        "id",
-        n_chars=characters.n_chars(text),
-        n_lines=characters.n_lines(text),
-        symbol_ratio=characters.symbol_ratio(text),
-        digit_ratio=characters.digit_ratio(text),
-        uppercase_ratio=characters.uppercase_ratio(text),
-        punctuation_ratio=characters.punctuation_ratio(text),
-        alpha_ratio=characters.alpha_ratio(text),
-        noise_ratio=noise_ratio(text, params.noise_pattern),
-        han_ratio=characters.han_ratio(text),
-        duplicate_line_ratio=characters.duplicate_line_ratio(text),
+    by_pattern = documents.select(noise=noise_chars(text, params.noise_pattern))
+    counted = pl.concat([pl.concat(counts) if counts else _counts(texts, [], params), by_pattern], how="horizontal")
+    measured = counted.select(
+        *(signal().cast(SIGNALS[signal.__name__]).alias(signal.__name__) for signal in ALL),
+        segmenter=pl.Series([segmenters[language] for language in languages], dtype=pl.String),
     )
-    rows = [
-        _measure_words(value or "", language, params.mattr_window)
-        for value, language in documents.select("text", "lang").iter_rows()
-    ]
-    by_word = pl.DataFrame(rows, _WORD_SIGNALS, orient="row")
-    return pl.concat([by_character, by_word], how="horizontal").select("id", *SIGNALS)
+    seen = pl.concat([documents.drop(measured.columns, strict=False), measured], how="horizontal")
+    further = [own_signals(seen, params.signals)]
+    if topics:
+        further.append(topic_columns(documents, topics, params.topics))
+    return pl.concat([documents.select("id"), measured, *further], how="horizontal")
 
 
-_WORD_SIGNALS = {name: SIGNALS[name] for name in ("n_words", "mean_word_length", "ttr", "mattr", "stop_word_ratio")}
-
-
-def _measure_words(text: str, language: str | None, window: int) -> tuple[int, float, float, float, float | None]:
-    found = words(text.lower())
-    known = stop_words(language)
-    return (
-        len(found),
-        lexical.mean_word_length(found),
-        lexical.ttr(found),
-        lexical.mattr(found, window),
-        None if known is None else lexical.stop_word_ratio(found, known),
+def _counts(texts: Texts, languages: Sequence[str | None], params: Measure) -> pl.DataFrame:
+    """What the kernels count."""
+    by_jieba = [_segmenter(language, params) == "jieba" for language in languages]
+    spans = segment(texts, words_view(), joined_by_jieba(texts, by_jieba) if any(by_jieba) else None, places=False)
+    lists = np.array([list_number(language) for language in languages], np.int64)
+    return pl.concat(
+        [
+            count_characters(texts),
+            count_lines(texts),
+            count_repeated_lines(texts),
+            count_repeated_grams(spans),
+            count_words(spans, params.mattr_window, hashed_stop_words(), lists),
+            pl.DataFrame({"has_stop_words": lists >= 0}),
+        ],
+        how="horizontal",
     )
 
 
-def _count(measured: pl.DataFrame) -> Metrics:
+def _segmenter(language: str | None, params: Measure) -> str:
+    return params.segmenter if language is not None and language.split("-")[0] == "zh" else "words"
+
+
+def _count(measured: pl.DataFrame, signals: Sequence[str]) -> Metrics:
     """Rows, and per language (`und` where it is not known) documents and a histogram of each signal."""
     languages = measured.with_columns(pl.col("lang").cast(pl.String).fill_null("und")).partition_by(
         "lang", as_dict=True
@@ -92,7 +111,7 @@ def _count(measured: pl.DataFrame) -> Metrics:
     counts = {
         str(language): {
             "documents": documents.height,
-            "signals": {signal: histogram(documents[signal]) for signal in SIGNALS},
+            "signals": {signal: histogram(documents[signal]) for signal in signals},
         }
         for (language,), documents in languages.items()
     }

@@ -1,0 +1,90 @@
+"""Signals of the user's own: an SQL expression in params, or a Python function."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import polars as pl
+
+from corpus.errors import UserError
+from corpus.params import OwnSignal
+from corpus.stage import file_digest
+
+Function = Callable[[pl.DataFrame], pl.Series]
+
+
+def own_signals(documents: pl.DataFrame, signals: Mapping[str, OwnSignal]) -> pl.DataFrame:
+    """A float64 column per signal for a batch of documents (id, text, lang, and the measured signals).
+
+    Raises UserError naming the signal where an expression cannot be evaluated, or a function fails or returns anything
+    but one number a document.
+
+    >>> documents = pl.DataFrame({"id": ["a"], "text": ["why? why not?"]})
+    >>> questions = OwnSignal(sql="LENGTH(text) - LENGTH(REPLACE(text, '?', ''))")
+    >>> own_signals(documents, {"questions": questions})["questions"].to_list()
+    [2.0]
+    """
+    columns = {name: _evaluate(f"measure.signals.{name}", signal, documents) for name, signal in signals.items()}
+    return pl.DataFrame(columns, dict.fromkeys(signals, pl.Float64))
+
+
+def source_digests(signals: Mapping[str, OwnSignal]) -> str:
+    """What the functions' files hold, for the keys of finished parts: an edited function measures again."""
+    files = {
+        name: file_digest(Path(inspect.getsourcefile(_function(f"measure.signals.{name}", signal.python)) or ""))
+        for name, signal in sorted(signals.items())
+        if signal.python
+    }
+    return repr(files)
+
+
+def _evaluate(key: str, signal: OwnSignal, documents: pl.DataFrame) -> pl.Series:
+    if signal.sql is not None:
+        try:
+            values = documents.select(pl.sql_expr(signal.sql).alias("value"))["value"]
+        except pl.exceptions.PolarsError as error:
+            raise UserError(
+                f"{key}.sql: {signal.sql}: {_first_line(error)}; columns: {', '.join(documents.columns)}"
+            ) from None
+    else:
+        try:
+            values = _function(key, signal.python or "")(documents)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a user's function raises is the user's to mend
+            raise UserError(
+                f"{key}.python: {signal.python} failed: {type(error).__name__}: {_first_line(error)}"
+            ) from error
+    return _numbers(key, values, documents.height)
+
+
+def _numbers(key: str, values: object, height: int) -> pl.Series:
+    if not isinstance(values, pl.Series) or len(values) not in (1, height):
+        shape = f"{len(values)} values" if isinstance(values, pl.Series) else type(values).__name__
+        raise UserError(
+            f"{key} gave {shape} for {height} documents: it must give a Polars Series, one number a document"
+        )
+    if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null)):
+        raise UserError(f"{key} gave {values.dtype}, not numbers: cast it, or compare it with something")
+    whole = values if len(values) == height else values.new_from_index(0, height)
+    return whole.cast(pl.Float64).fill_nan(None)
+
+
+def _function(key: str, name: str) -> Function:
+    """The function that `module:function` names; the module may lie in the working folder."""
+    module, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        function: Function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{key}.python: {name}: {error}; it names a function as module:function") from None
+    return function
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
