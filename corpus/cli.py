@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import cast
 
 from corpus.errors import StageError, UserError
 from corpus.executor import default_workers, die_with_parent
-from corpus.params import load
+from corpus.params import Params, load
 from corpus.stage import Metrics, Run, Stage, execute, stage_folder
 
 STAGES = {  # in the order of the graph: what each is for, and its module
@@ -35,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("corpus", description="Build, inspect and export a corpus.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, (purpose, _) in STAGES.items():
-        add_stage_options(commands.add_parser(stage, help=purpose, description=purpose))
+        command = commands.add_parser(stage, help=purpose, description=purpose)
+        add_stage_options(command)
+        if stage == "filter":
+            add_questions(command)
     everything = commands.add_parser(
         "run", help="all these stages at once, without DVC and models: a dry pass with --limit"
     )
@@ -69,6 +73,9 @@ def _dispatch(options: argparse.Namespace) -> None:
         print(verdict(Path("reports")))
     elif options.command == "run":
         run_all_stages(options)
+    elif options.command == "filter" and (options.explain or options.what_if or options.list):
+        if text := answer(options):
+            print(text)
     else:
         run_stage(options, options.command, STAGES[options.command][1])
 
@@ -114,6 +121,41 @@ def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> N
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N documents (of each source in scrape)")
 
 
+def add_questions(parser: argparse.ArgumentParser) -> None:
+    """What filter answers from the annotations alone, writing nothing."""
+    questions = parser.add_mutually_exclusive_group()
+    questions.add_argument(
+        "--explain",
+        nargs="+",
+        metavar="ID",
+        help="each rule beside these documents' signals; the beginning of an id will do",
+    )
+    questions.add_argument(
+        "--what-if", action="append", metavar="filter.KEY=VALUE", help="which documents a change would move; repeatable"
+    )
+    parser.add_argument("--list", action="store_true", help="with --what-if: all documents that move, a line each")
+
+
+def answer(options: argparse.Namespace) -> str:
+    """The answer to `--explain` or `--what-if`."""
+    from corpus.filter.explain import explain_documents
+    from corpus.filter.what_if import check_changes, what_if
+
+    _check_numbers(options)
+    if options.output:
+        raise UserError(f"--output {options.output}: --explain and --what-if write nothing, leave it out")
+    if options.list and not options.what_if:
+        raise UserError("--list names the documents that a change would move: add --what-if filter.KEY=VALUE")
+    check_changes(options.what_if or [])
+    params = load(_params_file(options), options.set)
+    run = stage_run(options, "filter", params, stage_module(STAGES["filter"][1]))
+    width = shutil.get_terminal_size((120, 24)).columns
+    if options.explain:
+        return explain_documents(run, options.explain, width)
+    changed = load(_params_file(options), [*options.set, *options.what_if])
+    return what_if(run, changed, options.what_if, options.list, width)
+
+
 def run_stage(options: argparse.Namespace, stage: str, module: str) -> None:
     """Run one stage as the command line asks and print its summary line."""
     if "DVC_STAGE" in os.environ:
@@ -124,17 +166,22 @@ def run_stage(options: argparse.Namespace, stage: str, module: str) -> None:
             raise UserError(f"--{option} needs --output: the graph's own folders hold what dvc repro built")
     params = load(_params_file(options), options.set)
     code = stage_module(module)
+    run = stage_run(options, stage, params, code)
+    print(summary(run, execute(code, run)))
+
+
+def stage_run(options: argparse.Namespace, stage: str, params: Params, code: Stage) -> Run:
+    """What a stage is told, from the command line's options."""
     data = Path("data")
-    run = Run(
+    return Run(
         stage,
         params,
         inputs=tuple(options.input or (stage_folder(data, name) for name in code.READS)),
         output=options.output or stage_folder(data, stage),
-        reports=None if options.output else Path("reports"),
+        reports=None if options.output or options.input else Path("reports"),
         workers=options.workers or params.workers or default_workers(),
         limit=options.limit,
     )
-    print(summary(run, execute(code, run)))
 
 
 def _check_numbers(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The decision on a batch: every failed rule of each document, as one Polars expression over its signals."""
+"""The decision on a batch: every failed rule of each document, and how far beyond the bound it lies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 
@@ -24,7 +25,10 @@ class Limit:
         return f"filter.{self.signal}.{self.side}"
 
 
-def decide(batch: pl.DataFrame, limits: Mapping[str, Sequence[Limit]]) -> pl.DataFrame:
+Limits = Mapping[str, Sequence[Limit]]  # by language, in the order of its rules
+
+
+def decide(batch: pl.DataFrame, limits: Limits) -> pl.DataFrame:
     """The annotation of a batch with columns id, lang, kept (of the stages before) and the signals that limits name.
 
     Gives id, kept (null where it had been dropped before), reasons: all failed rules in the order of the limits, and
@@ -34,35 +38,50 @@ def decide(batch: pl.DataFrame, limits: Mapping[str, Sequence[Limit]]) -> pl.Dat
     >>> decide(batch, {"en": [Limit("n_words", "min", 50, 10.0)]}).row(0)
     ('a', False, ['filter.n_words.min'], [-4.3])
     """
-    judged = pl.col("kept").fill_null(False)
-    failures = [
-        pl.when(judged & (pl.col("lang") == language) & _fails(limit)).then(
-            pl.struct(pl.lit(limit.reason).alias("reason"), _margin(limit).alias("margin"))
-        )
-        for language, rules in limits.items()
-        for limit in rules
-    ]
-    nothing = pl.lit(None, pl.Struct({"reason": pl.String, "margin": pl.Float64}))
-    failed = pl.concat_list(nothing, *failures).list.drop_nulls()
-    return batch.with_columns(failed=failed).select(
+    by_row = failures(batch, limits).group_by("row", maintain_order=True).agg(reasons="reason", margins="margin")
+    rows = batch.select("id", "kept").with_row_index("row")
+    return rows.join(by_row, on="row", how="left", maintain_order="left").select(
         "id",
-        kept=pl.when(judged).then(pl.col("failed").list.len() == 0),
-        reasons=pl.col("failed").list.eval(pl.element().struct.field("reason")),
-        margins=pl.col("failed").list.eval(pl.element().struct.field("margin")),
+        kept=pl.when("kept").then(pl.col("reasons").is_null()),
+        reasons=pl.col("reasons").fill_null(pl.lit([], pl.List(pl.String))),
+        margins=pl.col("margins").fill_null(pl.lit([], pl.List(pl.Float64))),
     )
 
 
-def _value(limit: Limit) -> pl.Expr:
-    return pl.col(limit.signal).cast(pl.Float64)
+def failures(batch: pl.DataFrame, limits: Limits) -> pl.DataFrame:
+    """A row for each rule that a document of the batch failed: its number there, reason, value, bound and margin.
 
+    Ordered by document and then as the limits are. Documents that an earlier stage dropped fail nothing.
 
-def _fails(limit: Limit) -> pl.Expr:
-    beyond = _value(limit) < limit.bound if limit.side == "min" else _value(limit) > limit.bound
-    return beyond & ~_value(limit).is_nan()
-
-
-def _margin(limit: Limit) -> pl.Expr:
-    if limit.spread is None:
-        return pl.lit(None, pl.Float64)
-    # Polars turns a division by a number into this product, or not, as it sees fit: the bytes should not depend on it.
-    return (_value(limit) - limit.bound) * (1.0 / limit.spread)
+    >>> batch = pl.DataFrame({"lang": ["en", "en"], "kept": [True, True], "n_words": [90, 7]})
+    >>> failures(batch, {"en": [Limit("n_words", "min", 50, 10.0)]}).row(0)
+    (1, 'filter.n_words.min', 7.0, 50.0, -4.3)
+    """
+    every = [limit for own in limits.values() for limit in own]
+    numbered = batch.lazy().with_row_index("row")
+    rows, values = [np.empty(0, np.uint32)], [np.empty(0)]
+    number = [np.empty(0, np.intp)]  # of the limit
+    for language, own in limits.items():
+        mine = pl.col("kept").fill_null(False) & (pl.col("lang") == language)
+        documents = numbered.filter(mine).select("row", *{limit.signal for limit in own}).collect()
+        own_rows = documents["row"].to_numpy()
+        for limit in own:
+            value = documents[limit.signal].cast(pl.Float64).to_numpy()  # null becomes NaN, which is beyond nothing
+            beyond = np.flatnonzero(value < limit.bound if limit.side == "min" else value > limit.bound)
+            rows.append(own_rows[beyond])
+            values.append(value[beyond])
+            number.append(np.full(len(beyond), len(number) - 1))
+    order = np.argsort(np.concatenate(rows), kind="stable")
+    which, value = np.concatenate(number)[order], np.concatenate(values)[order]
+    bound = np.array([limit.bound for limit in every], np.float64)[which]
+    inverse = np.array([np.nan if limit.spread is None else 1.0 / limit.spread for limit in every], np.float64)[which]
+    reasons = pl.Series([limit.reason for limit in every], dtype=pl.String)
+    return pl.DataFrame(
+        {
+            "row": np.concatenate(rows)[order],
+            "reason": reasons.gather(which),
+            "value": value,
+            "bound": bound,
+            "margin": pl.Series((value - bound) * inverse).fill_nan(None),
+        }
+    )

@@ -7,7 +7,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.filter.decide import Limit, decide
+from corpus.filter.decide import Limit, decide, failures
 
 SIGNALS = ["n_words", "ppl", "ttr"]
 VALUES = st.one_of(
@@ -66,6 +66,19 @@ def test_another_bound_changes_only_rows_between_the_two(
         if was != now:
             assert row["lang"] == "en"
             assert min(old.bound, new.bound) <= row[old.signal] <= max(old.bound, new.bound)
+
+
+@given(ROWS, st.dictionaries(st.sampled_from(["en", "zh-Hans"]), st.lists(LIMITS, max_size=4)))
+def test_failures_are_the_decision_a_row_a_rule(rows: list[dict[str, Any]], limits: dict[str, list[Limit]]) -> None:
+    batch = pl.DataFrame([{"id": str(number), **row} for number, row in enumerate(rows)], schema=SCHEMA)
+    expected = []
+    for number, row in enumerate(rows):
+        own = limits.get(row["lang"], [])
+        _, reasons, margins = judge(row, own)
+        bounds = {limit.reason: limit for limit in own}
+        for reason, margin in zip(reasons, margins, strict=True):
+            expected.append((number, reason, row[bounds[reason].signal], margin))
+    assert failures(batch, limits).drop("bound").rows() == expected
 
 
 def test_the_types_do_not_depend_on_what_failed() -> None:

@@ -9,58 +9,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from filter_project import LANGUAGES, ROWS, run_filter, write_project
 
-from corpus.errors import UserError
+from corpus.errors import StageError, UserError
 from corpus.filter import stage
 from corpus.filter.bounds import corpus_percentile, robust_spread
-from corpus.filter.profile import load_profile
+from corpus.filter.profile import load_profile, rules_of
 from corpus.params import Params
-from corpus.stage import Metrics, Run, execute
-
-LANGUAGES = ["en", "zh-Hans", "zh-Hant"]
-GOOD = {  # within all bounds of all profiles
-    "n_words": 100,
-    "mean_word_length": 4.5,
-    "alpha_ratio": 0.85,
-    "han_ratio": 0.8,
-    "digit_ratio": 0.02,
-    "symbol_ratio": 0.01,
-    "uppercase_ratio": 0.02,
-    "punctuation_ratio": 0.1,
-    "noise_ratio": 0.0,
-    "mattr": 0.8,
-    "duplicate_line_ratio": 0.0,
-    "stop_word_ratio": 0.4,
-}
-ROWS = 240
-
-
-def write_project(data: Path, **changes: list[Any]) -> tuple[Path, ...]:
-    """clean, measure, perplexity and dedup in two parts; every eighth document dropped by dedup, none else at fault."""
-    generator = random.Random(4)
-    ids = [hashlib.md5(str(number).encode()).hexdigest() for number in range(ROWS)]
-    lang = changes.pop("lang", [LANGUAGES[number % 3] for number in range(ROWS)])
-    signals = {name: [type(value)(value * (1 + generator.random() / 10)) for _ in ids] for name, value in GOOD.items()}
-    ppl = [None if one == "zh-Hant" else generator.lognormvariate(4, 1) for one in lang]
-    tables = {
-        "clean": {"text": ["nobody reads this"] * ROWS, "lang": lang, "batch": [0] * ROWS},
-        "measure": {**signals, **changes},
-        "perplexity": {"ppl": changes.get("ppl", ppl), "oov_rate": [None if one is None else 0.01 for one in ppl]},
-        "dedup": {"kept": [number % 8 != 7 for number in range(ROWS)], "similarity": [0.5] * ROWS},
-    }
-    for folder, columns in tables.items():
-        (data / folder).mkdir(parents=True)
-        frame = pl.DataFrame({"id": ids, **columns}, strict=False)
-        for number in range(2):
-            frame.slice(number * 150, 150).write_parquet(data / folder / f"part-made-0-{number:05d}.parquet")
-    return tuple(data / folder for folder in tables)
-
-
-def run_filter(data: Path, *inputs: Path, workers: int = 1, **params: Any) -> tuple[pl.DataFrame, Metrics]:
-    settings = Params.model_validate({"filter": params})
-    run = Run("filter", settings, inputs, data / "out", data=data, reports=None, home=data / "home", workers=workers)
-    metrics = execute(stage, run)
-    return pl.read_parquet(data / "out" / "*.parquet"), metrics
+from corpus.stage import Run, execute
 
 
 @pytest.fixture(scope="module")
@@ -266,4 +222,107 @@ def test_golden(data: Path, inputs: tuple[Path, ...]) -> None:
     bounds = {"en": {"n_words": {"min": 104}, "mattr": {"max": 0.82}}, "zh-Hans": {"n_words": {"max_percentile": 90}}}
     result, _ = run_filter(data, *inputs, bounds=bounds)
     digest = hashlib.blake2b(json.dumps(result.rows()).encode(), digest_size=8).hexdigest()
-    assert (stage.VERSION, digest) == (1, "aeb07260702cb137"), "filter's output changed: if on purpose, raise VERSION"
+    assert (stage.VERSION, digest) == (2, "aeb07260702cb137"), "filter's output changed: if on purpose, raise VERSION"
+
+
+# ---- how words were cut ----------------------------------------------------------------------------------------------
+
+
+def test_a_profile_refuses_words_cut_otherwise(tmp_path: Path) -> None:
+    signals = {name: [0.0] * ROWS for name in rules_of(load_profile("fineweb2-zh", "zh"))}
+    chinese = dict.fromkeys(LANGUAGES, "fineweb2-zh")
+    cut = ["words" if number % 3 == 0 else "characters" for number in range(ROWS)]
+    inputs = write_project(tmp_path / "a", **signals, segmenter=cut)
+    message = (
+        r"filter\.profile\.zh-Hans: .* fineweb2-zh .* by 'jieba', .* by 'characters': set measure\.segmenter=jieba"
+    )
+    with pytest.raises(UserError, match=message):
+        run_filter(tmp_path / "a", *inputs, profile={**chinese, "en": "en"})
+    by_jieba = ["words" if number % 3 == 0 else "jieba" for number in range(ROWS)]
+    inputs = write_project(tmp_path / "b", **signals, segmenter=by_jieba)
+    _, metrics = run_filter(tmp_path / "b", *inputs, profile={**chinese, "en": "en"})
+    assert metrics["rows"]["in"] == 210
+    # Only documents still kept count, and an annotation that does not say how words were cut is believed.
+    gone = ["characters" if number % 8 == 7 else "jieba" for number in range(ROWS)]
+    run_filter(tmp_path / "c", *write_project(tmp_path / "c", **signals, segmenter=gone), profile=chinese)
+    run_filter(tmp_path / "d", *write_project(tmp_path / "d", **signals), profile=chinese)
+
+
+# ---- types and sizes -------------------------------------------------------------------------------------------------
+
+
+def test_signals_of_all_types_are_judged_as_numbers(tmp_path: Path) -> None:
+    kinds = {"small": pl.Int8, "truth": pl.Boolean, "single": pl.Float32, "large": pl.UInt32}
+    values = {"small": [-3, 5], "truth": [True, False], "single": [0.3, 0.25], "large": [7, 9]}
+    frame = pl.DataFrame({"id": [1, 2], **values}, {"id": pl.Int64} | kinds)
+    frame.write_parquet(tmp_path / "signals.parquet")
+    (tmp_path / "mine.yaml").write_text("about: nothing but what params say\n")
+    bounds = {"small": {"max": 4.5}, "truth": {"max": 0}, "single": {"max": 0.3}, "large": {"min": 9}}
+    profile = {"en": str(tmp_path / "mine.yaml")}
+    result, _ = run_filter(tmp_path, tmp_path / "signals.parquet", profile=profile, bounds={"en": bounds})
+    # 0.3 in single precision is a little more than 0.3.
+    assert result.select("id", "reasons").rows() == [
+        ("1", ["filter.truth.max", "filter.single.max", "filter.large.min"]),
+        ("2", ["filter.small.max"]),
+    ]
+
+
+def test_equality_keeps(tmp_path: Path) -> None:
+    inputs = write_project(tmp_path, mattr=[0.8] * ROWS)
+    bounds = {language: {"mattr": {"min": 0.8, "max": 0.8}} for language in LANGUAGES}
+    assert run_filter(tmp_path, *inputs, bounds=bounds)[1]["rows"]["dropped"] == 0
+
+
+def test_parts_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [5 if number % 7 == 0 else 100 for number in range(ROWS)]
+    inputs = write_project(tmp_path, n_words=words)
+    whole, metrics = run_filter(tmp_path, *inputs)
+    monkeypatch.setattr(stage, "ROWS_AT_ONCE", 33)
+    cut, again = run_filter(tmp_path / "again", *inputs)
+    assert cut.equals(whole) and again == metrics
+    for folder in inputs:
+        frame = pl.read_parquet(folder / "*.parquet")
+        frame.head(0).write_parquet(folder / "part-made-0-00002.parquet")
+    assert run_filter(tmp_path, *inputs)[0].equals(whole)
+    assert pl.read_parquet(tmp_path / "out" / "part-made-0-00002.parquet").schema == whole.schema
+
+
+def test_the_limit_counts_rows_over_parts(tmp_path: Path) -> None:
+    inputs = write_project(tmp_path)
+    run = Run(
+        "filter", Params(), inputs, tmp_path / "out", data=tmp_path, reports=None, home=tmp_path / "home", limit=160
+    )
+    metrics = execute(stage, run)
+    assert metrics["rows"]["in"] == 140  # of 160 every eighth was dropped before
+    assert [pl.read_parquet(path).height for path in sorted((tmp_path / "out").glob("*.parquet"))] == [150, 10]
+
+
+def test_rows_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    inputs = write_project(tmp_path)
+    part = inputs[1] / "part-made-0-00001.parquet"
+    whole = pl.read_parquet(part)
+    whole.head(40).write_parquet(part)
+    with pytest.raises(StageError, match=r"has 40 rows, .* has 90: build it again"):
+        run_filter(tmp_path, *inputs)
+    whole.reverse().write_parquet(part)
+    with pytest.raises(StageError, match="row by row: build it again"):
+        run_filter(tmp_path, *inputs)
+    whole.drop("id").write_parquet(part)
+    with pytest.raises(UserError, match="has no column `id`"):
+        run_filter(tmp_path, *inputs)
+
+
+def test_a_profile_without_rules_keeps_everything(tmp_path: Path) -> None:
+    inputs = write_project(tmp_path)
+    (tmp_path / "all.yaml").write_text("about: everything\n")
+    _, metrics = run_filter(tmp_path, *inputs, profile=dict.fromkeys(LANGUAGES, str(tmp_path / "all.yaml")))
+    assert metrics["rows"] == {"in": 210, "generated": 0, "kept": 210, "dropped": 0}
+    assert metrics["bounds"] == {"en": {}, "zh-Hans": {}, "zh-Hant": {}}
+
+
+def test_nothing_left_to_judge_is_said(tmp_path: Path) -> None:
+    inputs = write_project(tmp_path)
+    for path in inputs[3].glob("*.parquet"):
+        pl.read_parquet(path).with_columns(kept=pl.lit(False)).write_parquet(path)
+    with pytest.raises(UserError, match="no document to work on"):
+        run_filter(tmp_path, *inputs)
