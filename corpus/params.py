@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from corpus.errors import UserError
 
@@ -109,19 +109,72 @@ class Clean(Section):
     max_depth: Positive = 500  # nested tags
 
 
+class Topics(Section):
+    count: Annotated[int, Field(ge=0, le=200)] = 10  # a language; 0: no topics
+    method: Literal["nmf", "lda"] = "nmf"
+    sample: Positive = 5_000  # documents a language that the topics are fitted on
+    characters: Positive = 4_000  # of each document; the rest is not read
+    chinese: Literal["bigrams", "jieba"] = "bigrams"  # pairs of characters, or words; jieba needs `pip install rjieba`
+    signal: bool = False  # columns `topic`, `topic_share` and `topic_consistency` for every document
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class OwnSignal(Section):
+    """A signal of the user's: one of the two."""
+
+    sql: str | None = None  # over the columns text, lang and the measured signals, as Polars' SQL has it
+    python: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None  # module:function, from a frame to a series
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> OwnSignal:
+        if (self.sql is None) == (self.python is None):
+            raise ValueError("name sql or python, one of the two")
+        return self
+
+
 class Measure(Section):
     mattr_window: Positive = 50
     noise_pattern: Regex | None = None  # what else counts as noise
+    segmenter: Literal["characters", "jieba"] = "characters"  # of Chinese; jieba needs `pip install rjieba`
+    signals: dict[Name, OwnSignal] = {}  # further columns
+    topics: Topics = Topics()
 
 
 class Reference(Section):
     texts: dict[Language, list[Path]] = {}  # per language, trusted text: documents between lines of `---`
     order: dict[Language, Annotated[int, Field(ge=2, le=6)]] = {"en": 3, "zh-Hans": 4, "zh-Hant": 4}  # others: 3
     heldout: Annotated[float, Field(gt=0, le=0.5)] = 0.1  # of the documents, not trained on: they give the quantiles
+    prune: dict[Language, list[Annotated[int, Field(ge=0)]]] = {}  # by length, those seen so often or less go
+    arpa: bool = False  # also write LANGUAGE.arpa, for KenLM and others
+
+    @field_validator("prune")
+    @classmethod
+    def _never_falls(cls, prune: dict[str, list[int]]) -> dict[str, list[int]]:
+        for language, counts in prune.items():
+            if counts != sorted(counts):
+                raise ValueError(f"the counts of {language} fall: they may only rise with the length, as in [0, 0, 1]")
+        return prune
+
+
+class OtherModel(Section):
+    """What scores a language instead of the model of `reference`: a model of KenLM's, or one of transformers'."""
+
+    kenlm: Path | None = None  # .arpa or a binary file; needs `pip install kenlm`
+    tokens: Literal["ours", "spaces"] = "ours"  # what KenLM is given: our tokens, or the lines as they are
+    causal: str | None = None  # a causal language model: a folder, or a name on the hub
+    revision: str | None = None  # of the hub's model
+    window: Annotated[int, Field(ge=2)] = 1_024  # tokens that the causal model reads at once, if it can read so many
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> OtherModel:
+        if (self.kenlm is None) == (self.causal is None):
+            raise ValueError("name kenlm or causal, one of the two")
+        return self
 
 
 class Perplexity(Section):
     max_tokens: Positive = 100_000  # of each document; the rest is not scored
+    model: dict[Language, OtherModel] = {}  # by language, what to use instead of the model of `reference`
 
 
 class Dedup(Section):
@@ -142,19 +195,33 @@ class Dedup(Section):
 
 
 class Bound(Section):
-    """Bounds of one signal: absolute, or as percentile (0 to 100) of the corpus or the reference."""
+    """Bounds of one signal: absolute, a percentile (0 to 100) of the corpus or the reference, or an outlier score.
 
-    min: float | None = None
-    max: float | None = None
+    A score counts robust spreads of log1p(value) from the median of the language, a z standard deviations from the
+    mean; upper bounds are positive, lower ones negative.
+    """
+
+    min: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    max: Annotated[float, Field(allow_inf_nan=False)] | None = None
     min_percentile: Annotated[float, Field(ge=0, le=100)] | None = None
     max_percentile: Annotated[float, Field(ge=0, le=100)] | None = None
     of: Literal["corpus", "reference"] = "corpus"
+    min_score: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    max_score: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    min_z: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    max_z: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _one_bound_a_side(self) -> Bound:
         for side in ("min", "max"):
-            if getattr(self, side) is not None and getattr(self, f"{side}_percentile") is not None:
-                raise ValueError(f"name {side} or {side}_percentile, not both")
+            named = [f"{side}{kind}" for kind in ("", "_percentile", "_score", "_z")]
+            given = [key for key in named if getattr(self, key) is not None]
+            if len(given) > 1:
+                raise ValueError(f"name {' or '.join(given)}, not both")
+        for kind in ("", "_percentile", "_score", "_z"):
+            low, high = getattr(self, f"min{kind}"), getattr(self, f"max{kind}")
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"min{kind} {low:g} is above max{kind} {high:g}: no document could pass")
         return self
 
 

@@ -23,6 +23,7 @@ from corpus.report.page import render
 from corpus.report.samples import dropped_samples
 from corpus.report.scores import NAMES, generated_samples, headline, loss_chart, set_scores
 from corpus.report.tally import tally
+from corpus.report.topics import topic_tables
 from corpus.stage import Metrics, Run, link, write_plot
 
 READS = ()
@@ -97,6 +98,7 @@ def context(
         "histograms": histograms(counts.signals, SIGNALS, bounds),
         "loss": loss_chart(reports / "plots" / "loss.csv"),
         "generated": generated_samples(data / "evaluate" / "samples.jsonl"),
+        "topics": topic_tables(metrics),
         "perplexity": perplexity_quantiles(metrics),
         "cluster_sizes": cluster_sizes(metrics),
         # In the order of the graph.
