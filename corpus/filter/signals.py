@@ -121,7 +121,11 @@ def reference_quantiles(run: Run, profiles: Profiles) -> Quantiles:
     if not folder.is_dir():
         raise UserError(f"{needed[0]} is a percentile of the reference, but {folder} does not exist: run reference")
     facts = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
-    return {language: own["quantiles"] for language, own in facts.items() if "fingerprint" in own}
+    models = {language: own["quantiles"] for language, own in facts.items() if "fingerprint" in own}
+    return {
+        language: {signal: values for signal, values in own.items() if None not in values}  # null: of no document
+        for language, own in models.items()
+    }
 
 
 # ---- columns of parts ------------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@
   Chinese, so values compare within one language and model only.
 - `ppl_excl_oov` (float64, from 1): the same over the tokens that the model's vocabulary has.
 - `oov_rate` (float64, 0 to 1): share of tokens that it lacks; high for OCR errors and foreign text.
-- `fluency_gain` (float64): nats a word that its context saves against a unigram model, over the words of the
-  vocabulary (in Chinese, characters) that follow a word; near 0 or below for shuffled words.
+- `fluency_gain` (float64): nats a token that the context saves against a unigram model, over the tokens of the
+  vocabulary; near 0 or below where characters are shuffled, decoded wrongly, or lists.
+- `word_gain` (float64): the same over words (in Chinese, characters) that follow a word; below 0 for shuffled words.
 - `lm_tokens` (int64): tokens scored, sentence ends included, `perplexity.max_tokens` at most.
 
 Null (and 0 tokens) where the language has no model or the text no token, and what one of `perplexity.model`, which can

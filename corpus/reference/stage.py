@@ -25,7 +25,7 @@ VERSION = 2
 MIN_DOCUMENTS = 10
 MIN_TOKENS = 2_000
 DEFAULT_ORDER = 3
-QUANTILES_OF = ("ppl", "ppl_excl_oov", "oov_rate", "fluency_gain")
+QUANTILES_OF = ("ppl", "ppl_excl_oov", "oov_rate", "fluency_gain", "word_gain")
 
 _DOCUMENTS = 1_000  # encoded at a time
 

@@ -41,6 +41,7 @@ COLUMNS = {
     "ppl_excl_oov": pl.Float64,
     "oov_rate": pl.Float64,
     "fluency_gain": pl.Float64,
+    "word_gain": pl.Float64,
     "lm_tokens": pl.Int64,
 }
 
@@ -155,29 +156,30 @@ def score_texts(model: NgramModel, texts: Texts, max_tokens: int | None = None) 
     - `ppl`: perplexity a token, from 1
     - `ppl_excl_oov`: the same over the tokens that the vocabulary has
     - `oov_rate`: share of tokens that it lacks, 0 to 1
-    - `fluency_gain`: nats a word that its context saves against a model of order 1, over the words of the vocabulary
-      that follow a word; in Chinese, characters. Next to marks, whose rows of dashes or links are easily foreseen, and
-      at the beginning of lines, shuffled text looks fluent
+    - `fluency_gain`: nats a token that the context saves against a model of order 1, over the tokens of the vocabulary
+    - `word_gain`: the same over those that are words after a word; in Chinese, characters. Marks are easily foreseen:
+      among many of them shuffled text looks fluent
     - `lm_tokens`: tokens scored
 
     Null where there is no token to take them of.
     """
     limit = np.iinfo(np.int64).max if max_tokens is None else max_tokens
-    sums = [np.zeros((0, 7), np.int64)]
+    sums = [np.zeros((0, 8), np.int64)]
     for some in texts.slices(len(texts), _BATCH_BYTES):
         found = sentences(some)
         scores = score_tokens(model, found.tokens)
-        words = found.spans.flags[found.sources] & HAS_LETTER != 0
-        own = np.zeros((len(some), 7), np.int64)
-        _sum(found.tokens, words, scores.log_probs, scores.alone, found.offsets, limit, own)
+        is_word = found.spans.flags[found.sources] & HAS_LETTER != 0
+        own = np.zeros((len(some), 8), np.int64)
+        _sum(found.tokens, is_word, scores.log_probs, scores.alone, found.offsets, limit, own)
         sums.append(own)
-    tokens, known, all_steps, known_steps, following, following_steps, alone_steps = np.concatenate(sums).T
+    tokens, known, all_steps, known_steps, known_alone, words, word_steps, word_alone = np.concatenate(sums).T
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 becomes null
         columns = {
             "ppl": np.exp(all_steps / (tokens * model.steps)),
             "ppl_excl_oov": np.exp(known_steps / (known * model.steps)),
             "oov_rate": (tokens - known) / tokens,
-            "fluency_gain": (alone_steps - following_steps) / (following * model.steps),
+            "fluency_gain": (known_alone - known_steps) / (known * model.steps),
+            "word_gain": (word_alone - word_steps) / (words * model.steps),
         }
     return pl.DataFrame(
         [pl.Series(name, values, nan_to_null=True) for name, values in columns.items()]
@@ -335,8 +337,8 @@ def _find_all(hashes, table, start, lines, slots):
 
 
 @njit(nogil=True, cache=True)
-def _sum(tokens, words, log_probs, alone, offsets, limit, sums):
-    """Per text: tokens, known ones, steps of all, of the known; known words after words, their steps, and alone."""
+def _sum(tokens, is_word, log_probs, alone, offsets, limit, sums):
+    """Per text: tokens, known ones, steps of all, of the known, these alone; words after words, their steps, alone."""
     for number in range(len(offsets) - 1):
         for at in range(offsets[number], offsets[number] + min(limit, offsets[number + 1] - offsets[number])):
             sums[number, 0] += 1
@@ -344,8 +346,9 @@ def _sum(tokens, words, log_probs, alone, offsets, limit, sums):
             if alone[at] >= 0:
                 sums[number, 1] += 1
                 sums[number, 3] += log_probs[at]
-                after_word = at > offsets[number] and words[at - 1] and tokens[at - 1] != END
-                if after_word and words[at] and tokens[at] != END:
-                    sums[number, 4] += 1
-                    sums[number, 5] += log_probs[at]
-                    sums[number, 6] += alone[at]
+                sums[number, 4] += alone[at]
+                after_word = at > offsets[number] and is_word[at - 1] and tokens[at - 1] != END
+                if after_word and is_word[at] and tokens[at] != END:
+                    sums[number, 5] += 1
+                    sums[number, 6] += log_probs[at]
+                    sums[number, 7] += alone[at]

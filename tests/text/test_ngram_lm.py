@@ -86,17 +86,20 @@ class SlowModel:
     def score(self, sentences: Sequence[Sequence[str]], unigram: SlowModel) -> dict[str, float | None]:
         scored = [pair for sentence in sentences for pair in self.log_probs(sentence)]
         known = [log for token, log in scored if token != "<unk>"]
-        gains = []
+        gains, word_gains = [], []
         for sentence in sentences:
             pairs = list(zip(sentence, self.log_probs(sentence), unigram.log_probs(sentence), strict=False))
             for (before, *_), (word, (token, log), (_, alone)) in itertools.pairwise(pairs):
                 if token != "<unk>" and all(any(c.isalpha() for c in each) for each in (before, word)):
-                    gains.append(log - alone)
+                    word_gains.append(log - alone)
+            both = zip(self.log_probs(sentence), unigram.log_probs(sentence), strict=True)
+            gains += [log - alone for (token, log), (_, alone) in both if token != "<unk>"]
         return {
             "ppl": math.exp(-sum(log for _, log in scored) / len(scored)) if scored else None,
             "ppl_excl_oov": math.exp(-sum(known) / len(known)) if known else None,
             "oov_rate": 1 - len(known) / len(scored) if scored else None,
             "fluency_gain": sum(gains) / len(gains) if gains else None,
+            "word_gain": sum(word_gains) / len(word_gains) if word_gains else None,
             "lm_tokens": len(scored),
         }
 
@@ -180,7 +183,8 @@ def test_shuffled_words_gain_less_from_their_context() -> None:
     model = trained_on(documents("en.txt")[:-8], 3).model
     sound = score(model, documents("en.txt")[-8:])
     shuffled = score(model, [" ".join(sorted(text.split())) for text in documents("en.txt")[-8:]])
-    assert min(s["fluency_gain"] or 0 for s in sound) > max(s["fluency_gain"] or 0 for s in shuffled)
+    for gain in ("fluency_gain", "word_gain"):
+        assert min(s[gain] or 0 for s in sound) > max(s[gain] or 0 for s in shuffled)
 
 
 def test_the_score_of_a_document_does_not_depend_on_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +194,14 @@ def test_the_score_of_a_document_does_not_depend_on_its_neighbours(monkeypatch: 
     assert together == [score(model, [text])[0] for text in asked]
     monkeypatch.setattr(ngram_lm, "_BATCH_BYTES", 100)
     assert score(model, asked) == together
-    nothing = {"ppl": None, "ppl_excl_oov": None, "oov_rate": None, "fluency_gain": None, "lm_tokens": 0}
+    nothing = {
+        "ppl": None,
+        "ppl_excl_oov": None,
+        "oov_rate": None,
+        "fluency_gain": None,
+        "word_gain": None,
+        "lm_tokens": 0,
+    }
     assert together[6:8] == [nothing, nothing]
     assert score(model, []) == []
 
@@ -200,7 +211,7 @@ def test_documents_of_one_word_have_a_score() -> None:
     known, unknown = score(model, ["a", "zebra"])
     assert known["oov_rate"] == 0 and unknown["oov_rate"] == 0.5
     for row in (known, unknown):
-        assert row.pop("fluency_gain") is None  # no word follows another
+        assert row.pop("word_gain") is None  # no word follows another
         assert all(value is not None and math.isfinite(value) for value in row.values())
 
 
