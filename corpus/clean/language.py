@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from langdetect import DetectorFactory, LangDetectException, detect_langs
 from langdetect.detector_factory import init_factory
 
+from corpus.text.scripts import chinese_forms
+
 DetectorFactory.seed = 0  # otherwise it samples, and the same text may get another language in another run
 
 MODEL_CHARS = 4_000  # of a text; more changes nothing but the time
@@ -21,21 +23,6 @@ _LETTER = re.compile(r"[^\W\d_]")
 _NO_PROSE = re.compile(r"https?://\S+|\S{1,64}@\S{1,255}|<[A-Z]+>|\d+")
 
 _SCRIPT_OF_REGION = {"cn": "zh-hans", "sg": "zh-hans", "tw": "zh-hant", "hk": "zh-hant", "mo": "zh-hant"}
-
-# Frequent characters whose simplified and traditional forms differ, pair by pair, each form used in one script only.
-SIMPLIFIED = (
-    "们这来说时会对国过学开发现经样还没问关进动种实当间车长书电话语读见觉观视认识让请谢谁课调试设计记讲论证评词译该详误"
-    "买卖贵费资质购贴贸赛输运连边达远选递适迁过进违门闭问间闻阅队阶际陆险随难静页顺须预领频题颜颗额风飞饭馆马验骤鱼鸟龙"
-    "业东丝两严丧个丰临为义乐习乡书亚产亲仅从仓仪价众优伙伟传伤伦伪体侧债倾储兰兴养写军农冲决况冻净准凉减几凤击刘则刚创删别"
-)
-TRADITIONAL = (
-    "們這來說時會對國過學開發現經樣還沒問關進動種實當間車長書電話語讀見覺觀視認識讓請謝誰課調試設計記講論證評詞譯該詳誤"
-    "買賣貴費資質購貼貿賽輸運連邊達遠選遞適遷過進違門閉問間聞閱隊階際陸險隨難靜頁順須預領頻題顏顆額風飛飯館馬驗驟魚鳥龍"
-    "業東絲兩嚴喪個豐臨為義樂習鄉書亞產親僅從倉儀價眾優夥偉傳傷倫偽體側債傾儲蘭興養寫軍農衝決況凍淨準涼減幾鳳擊劉則剛創刪別"
-)
-_ONLY_SIMPLIFIED = frozenset(SIMPLIFIED) - frozenset(TRADITIONAL)
-_ONLY_TRADITIONAL = frozenset(TRADITIONAL) - frozenset(SIMPLIFIED)
-
 
 def load_profiles() -> None:
     """Load langdetect's profiles, which takes a second and must not be interrupted by the time limit of a page."""
@@ -98,8 +85,9 @@ def chinese_script(text: str) -> tuple[str, float]:
     >>> chinese_script("学習學校")
     ('zh-Hant', 0.6667)
     """
-    simplified = sum(character in _ONLY_SIMPLIFIED for character in text)
-    traditional = sum(character in _ONLY_TRADITIONAL for character in text)
+    only_simplified, only_traditional = chinese_forms()
+    simplified = sum(character in only_simplified for character in text)
+    traditional = sum(character in only_traditional for character in text)
     if traditional > simplified:
         return "zh-Hant", round(traditional / (simplified + traditional), 4)
     return "zh-Hans", round(simplified / (simplified + traditional), 4) if simplified else 1.0

@@ -33,7 +33,7 @@ from corpus.scrape.rows import SUFFIXES
 from corpus.stage import Metrics, Part, Run, add_metrics, batches, count_rows, link, map_parts, side_by_side
 
 READS = ("scrape",)
-VERSION = 2
+VERSION = 3
 _PART_NAME = re.compile(r"^part-(?P<source>[A-Za-z0-9_]+)-(?P<batch>\d+)-\d+\.parquet$")
 _LIBRARIES = ("trafilatura", "beautifulsoup4", "lxml", "langdetect", "charset-normalizer")
 _DEFAULTS = {

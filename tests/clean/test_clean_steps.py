@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from corpus.clean.decode import decode, hostile, scrub_surrogates
 from corpus.clean.extract import block_text, extract
-from corpus.clean.language import SIMPLIFIED, TRADITIONAL, detect_language, nearest_language
+from corpus.clean.language import detect_language, nearest_language
 from corpus.clean.normalise import normalise
 from corpus.clean.personal import is_chinese_id, mask_personal_data, passes_luhn
 
@@ -77,11 +77,6 @@ def test_no_text_takes_long(repeated: str) -> None:
     block_text(BeautifulSoup(f"<pre>{text}</pre>", "lxml"))
     decode(b"\xff", f"charset={text[1:-1]}é")
     assert time.process_time() - started < 2
-
-
-def test_the_script_tables_are_pairs() -> None:
-    assert len(SIMPLIFIED) == len(TRADITIONAL)
-    assert sum(a != b for a, b in zip(SIMPLIFIED, TRADITIONAL, strict=True)) > 120
 
 
 @pytest.mark.parametrize(
