@@ -15,14 +15,17 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def histogram(values: pl.Series) -> dict[str, int]:
-    """How often each value occurs, rounded to two significant digits; nulls are left out. `add_metrics` adds them up.
+    """How often each value occurs, rounded to two significant digits; `add_metrics` adds them up.
+
+    Nulls and infinities are left out.
 
     >>> histogram(pl.Series([0.8149, 0.811, 0.0, None]))
     {'0.0': 1, '0.81': 2}
     """
     numbers = values.drop_nulls().cast(pl.Float64).to_numpy()
+    numbers = numbers[np.isfinite(numbers)]
     exponents = np.zeros(len(numbers), np.int64)
-    present = (np.abs(numbers) > 1e-300) & np.isfinite(numbers)
+    present = np.abs(numbers) > 1e-300
     exponents[present] = np.floor(np.log10(np.abs(numbers[present]))).astype(np.int64) - 1
     digits = np.rint(np.where(present, numbers, 0) / 10.0**exponents).astype(np.int64)
     found, occurrences = np.unique(digits * _EXPONENTS + exponents, return_counts=True)

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from corpus.errors import UserError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**63)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]  # becomes part of file names
 Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")]  # BCP 47: en, zh-Hans
 
@@ -123,7 +123,9 @@ class OwnSignal(Section):
     """A signal of the user's: one of the two."""
 
     sql: str | None = None  # over the columns text, lang and the measured signals, as Polars' SQL has it
-    python: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None  # module:function, from a frame to a series
+    python: Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+$")] | None = (
+        None  # module:function, from a frame to a series
+    )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> OwnSignal:

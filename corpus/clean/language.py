@@ -24,6 +24,7 @@ _NO_PROSE = re.compile(r"https?://\S+|\S{1,64}@\S{1,255}|<[A-Z]+>|\d+")
 
 _SCRIPT_OF_REGION = {"cn": "zh-hans", "sg": "zh-hans", "tw": "zh-hant", "hk": "zh-hant", "mo": "zh-hant"}
 
+
 def load_profiles() -> None:
     """Load langdetect's profiles, which takes a second and must not be interrupted by the time limit of a page."""
     init_factory()

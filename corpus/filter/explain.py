@@ -147,15 +147,14 @@ def _find(parts: Sequence[Part], documents: Path, wanted: str) -> tuple[Part, in
     if len(found) == 1:
         return found[0]
     if found:
-        raise UserError(
-            f"--explain {wanted}: {', '.join(one for *_, one in found[:3])} and others begin so: say more of it"
-        )
+        some = ", ".join(one for *_, one in found[:3])
+        raise UserError(f"--explain {printable(wanted)}: {some} and others begin so: say more of it")
     hint = f"the nearest is {near}; " if _shared(near, wanted) >= 3 else ""
     dropped = _dropped_by_clean(documents, wanted)
     raise UserError(
-        f"--explain {wanted}: {dropped}"
+        f"--explain {printable(wanted)}: {dropped}"
         if dropped
-        else f"--explain {wanted}: no document has this id: {hint}ids are the column `id` of {documents},"
+        else f"--explain {printable(wanted)}: no document has this id: {hint}ids are the column `id` of {documents},"
         " and `corpus export filter DIR --dropped` writes them beside the texts"
     )
 

@@ -104,12 +104,9 @@ def _mtld_factors(words, first, step, count, seen, this_round):
 
 
 @njit(nogil=True, cache=True)
-def _mtld(factors, count, types):
-    """Words a factor; where the ratio never fell, its distance from 1 stands in, as in lexicalrichness."""
-    if factors == 0:
-        ratio = types / count
-        factors = 1.0 if ratio == 1 else (1 - ratio) / (1 - MTLD_THRESHOLD)
-    return count / factors
+def _mtld(factors, count):
+    """Words a factor; all of them where no word repeats, as in lexicalrichness."""
+    return count / factors if factors else float(count)
 
 
 @njit(nogil=True, cache=True)
@@ -176,4 +173,4 @@ def _count_words(
         diversity[number, 0] = sum_of_types / windows / window if windows else types / count
         forward, this_round = _mtld_factors(words, 0, 1, count, seen, this_round)
         backward, this_round = _mtld_factors(words, count - 1, -1, count, seen, this_round)
-        diversity[number, 1] = (_mtld(forward, count, types) + _mtld(backward, count, types)) / 2
+        diversity[number, 1] = (_mtld(forward, count) + _mtld(backward, count)) / 2

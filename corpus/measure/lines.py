@@ -192,7 +192,9 @@ def _count_lines(data, offsets, characters, phrases, phrase_starts, rarest, trig
             if words == 0:
                 continue
             own[_BULLET_LINES] += data[first] == 0x2D or _is(data, first, last, 0x2022)
-            own[_ELLIPSIS_LINES] += _ends_in_dots(data, first, last) or _is(data, last - _THREE, last, 0x2026)
+            own[_ELLIPSIS_LINES] += _ends_in_dots(data, first, last) or (
+                last - first >= _THREE and _is(data, last - _THREE, last, 0x2026)
+            )
             if upper > 0.5 * length or digits > 0.999999 * length or words < 2:
                 own[_REFINEDWEB_WORDS] += words
             if long_word or words < 3:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import polars as pl
 
+from corpus.documents import DOCUMENT
 from corpus.errors import UserError
 from corpus.params import OwnSignal
 from corpus.stage import file_digest
 
 Function = Callable[[pl.DataFrame], pl.Series]
 
+# What a column of `measure` must not be called: stages read these from wherever they stand.
+_COLUMNS_OF_STAGES = {field.name for field in DOCUMENT} | {
+    *("kept", "reasons", "margins", "duplicate_of", "similarity", "cluster", "split", "group", "segmenter"),
+    *("ppl", "ppl_excl_oov", "oov_rate", "fluency_gain", "word_gain", "lm_tokens"),
+}
+
 
 def own_signals(documents: pl.DataFrame, signals: Mapping[str, OwnSignal]) -> pl.DataFrame:
     """A float64 column per signal for a batch of documents (id, text, lang, and the measured signals).
+
+    Expressions and functions see a batch at a time and must judge each document by itself; what is not finite is null.
 
     Raises UserError naming the signal where an expression cannot be evaluated, or a function fails or returns anything
     but one number a document.
@@ -33,13 +41,21 @@ def own_signals(documents: pl.DataFrame, signals: Mapping[str, OwnSignal]) -> pl
 
 
 def source_digests(signals: Mapping[str, OwnSignal]) -> str:
-    """What the functions' files hold, for the keys of finished parts: an edited function measures again."""
-    files = {
-        name: file_digest(Path(inspect.getsourcefile(_function(f"measure.signals.{name}", signal.python)) or ""))
-        for name, signal in sorted(signals.items())
-        if signal.python
-    }
-    return repr(files)
+    """What the functions' modules hold, for the keys of finished parts: an edited function measures again."""
+    digests = {}
+    for name, signal in sorted(signals.items()):
+        if signal.python:
+            function = _function(f"measure.signals.{name}", signal.python)
+            file = getattr(sys.modules[signal.python.partition(":")[0]], "__file__", None)
+            digests[name] = file_digest(Path(file)) if file else repr(function)
+    return repr(digests)
+
+
+def refuse_taken_names(names: Iterable[str], taken: Iterable[str]) -> None:
+    """Raises UserError for a signal that has the name of another column."""
+    for name in names:
+        if name in {*taken, *_COLUMNS_OF_STAGES}:
+            raise UserError(f"measure.signals.{name}: another column has this name: choose one of your own")
 
 
 def _evaluate(key: str, signal: OwnSignal, documents: pl.DataFrame) -> pl.Series:
@@ -55,7 +71,7 @@ def _evaluate(key: str, signal: OwnSignal, documents: pl.DataFrame) -> pl.Series
             values = _function(key, signal.python or "")(documents)
         except UserError:
             raise
-        except Exception as error:  # whatever a user's function raises is the user's to mend
+        except (Exception, SystemExit) as error:  # whatever a user's function raises is the user's to mend
             raise UserError(
                 f"{key}.python: {signal.python} failed: {type(error).__name__}: {_first_line(error)}"
             ) from error
@@ -71,7 +87,8 @@ def _numbers(key: str, values: object, height: int) -> pl.Series:
     if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null)):
         raise UserError(f"{key} gave {values.dtype}, not numbers: cast it, or compare it with something")
     whole = values if len(values) == height else values.new_from_index(0, height)
-    return whole.cast(pl.Float64).fill_nan(None)
+    numbers = whole.cast(pl.Float64)
+    return numbers.set(~numbers.is_finite(), None)
 
 
 def _function(key: str, name: str) -> Function:
@@ -81,10 +98,13 @@ def _function(key: str, name: str) -> Function:
         sys.path.insert(0, str(Path.cwd()))
     try:
         function: Function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{key}.python: {name}: {error}; it names a function as module:function") from None
+    except (Exception, SystemExit) as error:  # whatever a user's module raises is the user's to mend
+        said = f"{type(error).__name__}: {_first_line(error)}"
+        raise UserError(f"{key}.python: {name}: {said}; it names a function as module:function") from None
+    if not callable(function):
+        raise UserError(f"{key}.python: {name} is no function but {function!r}")
     return function
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]

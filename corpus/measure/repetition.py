@@ -181,7 +181,7 @@ def _count_paragraphs(data, start, end, keys, rounds, mask, this_round, own):
         own[_PARAGRAPHS] = 1  # the empty one
     while at < end:
         hash_, length = _SEED, 0
-        while at < end and not (data[at] == 0x0A and data[at + _ONE] == 0x0A):
+        while at < end and not (data[at] == 0x0A and (at + _ONE == end or data[at + _ONE] == 0x0A)):
             hash_ = (hash_ ^ np.uint64(data[at])) * _MULTIPLIER
             length += data[at] < 0x80 or data[at] >= 0xC0
             at += _ONE

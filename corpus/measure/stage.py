@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
+import importlib.util
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,36 +16,37 @@ from corpus.measure.chinese_words import joined_by_jieba
 from corpus.measure.lexical import count_words
 from corpus.measure.lines import count_lines
 from corpus.measure.noise import noise_chars
-from corpus.measure.own import own_signals, source_digests
+from corpus.measure.own import own_signals, refuse_taken_names, source_digests
 from corpus.measure.repetition import count_repeated_grams, count_repeated_lines
 from corpus.measure.signals import ALL, columns
 from corpus.measure.stop_words import hashed_stop_words, list_number
+from corpus.measure.topics import COLUMNS as TOPIC_COLUMNS
 from corpus.measure.topics import TopicModel, fit_topics, model_key, topic_columns
 from corpus.params import Measure, Topics
 from corpus.stage import Metrics, Run, annotate, count_rows, side_by_side
 from corpus.text.buffers import Texts
-from corpus.text.segment import segment, words_view
+from corpus.text.segment import WORDS_VIEW, segment, words_view
 
 READS = ("clean",)
 VERSION = 2
 
 SIGNALS = columns()
-BATCH_BYTES = 4_000_000  # of text measured at once: bounds memory, whatever the length of the documents
+BATCH_BYTES = 4_000_000  # of text measured at once: bounds memory; a longer document takes up to 65 bytes a byte
 
 
 def run(run: Run) -> Metrics:
     """Measure all documents; a `lang` column is used where there is one."""
     params = run.params.measure
+    refuse_taken_names(params.signals, [*SIGNALS, *TOPIC_COLUMNS])
     models, topics = fit_topics(side_by_side(run), params.topics)
-    if not params.topics.signal:
-        models = {}
     metrics = annotate(
         run,
-        functools.partial(measure, params=params, topics=models),
+        functools.partial(measure, params=params, topics=models if params.topics.signal else {}),
         VERSION,
         params.model_copy(update={"topics": Topics()}),  # which decide nothing but what the model's key says
         source_digests(params.signals),
-        model_key(models, params.topics) if models else "",
+        model_key(models, params.topics) if params.topics.signal else "no topics",
+        f"words view {WORDS_VIEW}, jieba {_jieba_version(params)}",
         metrics=functools.partial(_count, signals=[*SIGNALS, *params.signals]),
         columns=["text"],
         defaults={"lang": None},
@@ -57,8 +60,8 @@ def run(run: Run) -> Metrics:
 def measure(documents: pl.DataFrame, params: Measure, topics: Mapping[str, TopicModel] | None = None) -> pl.DataFrame:
     """The signals of a batch of documents (id, text, lang).
 
-    Gives `id`, the columns of SIGNALS, those of `measure.signals` and, with topic models, those of topics; and
-    `segmenter`: how words were cut, which is into words, for Chinese into characters or by jieba.
+    Gives `id`, the columns of SIGNALS, `segmenter` (how words were cut: into words, for Chinese into characters or by
+    jieba), those of `measure.signals` and, if `measure.topics.signal` says so, those of topics, null without a model.
     """
     languages = documents["lang"].cast(pl.String).to_list()
     segmenters = {language: _segmenter(language, params) for language in set(languages)}
@@ -76,8 +79,8 @@ def measure(documents: pl.DataFrame, params: Measure, topics: Mapping[str, Topic
     )
     seen = pl.concat([documents.drop(measured.columns, strict=False), measured], how="horizontal")
     further = [own_signals(seen, params.signals)]
-    if topics:
-        further.append(topic_columns(documents, topics, params.topics))
+    if params.topics.signal:
+        further.append(topic_columns(documents, topics or {}, params.topics))
     return pl.concat([documents.select("id"), measured, *further], how="horizontal")
 
 
@@ -97,6 +100,13 @@ def _counts(texts: Texts, languages: Sequence[str | None], params: Measure) -> p
         ],
         how="horizontal",
     )
+
+
+def _jieba_version(params: Measure) -> str:
+    """Of the segmenter, where it has a part in the result."""
+    asked = params.segmenter == "jieba" or (params.topics.signal and params.topics.chinese == "jieba")
+    installed = asked and importlib.util.find_spec("rjieba")
+    return importlib.metadata.version("rjieba") if installed else "not asked"
 
 
 def _segmenter(language: str | None, params: Measure) -> str:

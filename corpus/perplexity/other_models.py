@@ -23,7 +23,7 @@ from corpus.params import OtherModel
 from corpus.stage import file_digest
 from corpus.text.buffers import Texts
 from corpus.text.ngram_lm import COLUMNS, END, sentences
-from corpus.text.segment import lm_spelling
+from corpus.text.segment import LM_VIEW, lm_spelling
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt")  # never pickled weights, never code
 DIGITS = 6  # of a causal model's scores; further ones depend on the machine
@@ -63,7 +63,8 @@ def score(model: Located, texts: Sequence[str], max_tokens: int) -> pl.DataFrame
 
 
 def _digest(files: Sequence[Path], library: str, settings: OtherModel, device: str = "cpu") -> str:
-    what = [f"{library} {importlib.metadata.version(library)}", settings.tokens, str(settings.window), device]
+    libraries = [f"{one} {importlib.metadata.version(one)}" for one in (library, "torch")]
+    what = [*libraries, f"{settings.tokens} {LM_VIEW}", str(settings.window), device]
     return hashlib.blake2b("\n".join([*what, *map(file_digest, files)]).encode(), digest_size=16).hexdigest()
 
 

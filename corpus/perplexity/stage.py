@@ -76,7 +76,7 @@ def find_models(folder: Path, params: Perplexity) -> Models:
         language: other_models.locate(settings, f"perplexity.model.{language}")
         for language, settings in params.model.items()
     }
-    described = {} if others and not folder.is_dir() else describe_models(folder)
+    described = {} if others and not any(folder.glob("*.json")) else describe_models(folder)
     models: dict[str, OwnModel | other_models.Located] = {
         language: OwnModel(folder, language, facts["fingerprint"]) for language, facts in described.items()
     }

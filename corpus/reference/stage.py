@@ -47,6 +47,7 @@ def run(run: Run) -> Metrics:
         numbered = number_tokens(encoded(training))
         _refuse_small(language, ", ".join(map(str, paths)) or "no file", len(texts), numbered.tokens)
         trained = train_language(numbered, language, params)
+        _refuse_pruned(language, params.prune.get(language, []), trained)
         quantiles = heldout_quantiles(trained.model, heldout)
         facts = {"documents": len(texts), "heldout": len(heldout), "tokens": numbered.tokens}
         save(trained, run.output, language, facts | {"quantiles": quantiles})
@@ -84,6 +85,18 @@ def heldout_quantiles(model: NgramModel, texts: Sequence[str]) -> dict[str, list
         column: np.percentile(own, percentiles).tolist() if len(own) else [None] * len(percentiles)
         for column, own in values.items()
     }
+
+
+def _refuse_pruned(language: str, prune: Sequence[int], trained: Trained) -> None:
+    """A model of nothing knows nothing."""
+    empty = [
+        length for length, ngrams in enumerate(trained.ngrams, start=1) if not ngrams.kept[2 * (length == 1) :].any()
+    ]
+    if empty:
+        raise UserError(
+            f"reference.prune.{language}: {list(prune)} leaves no n-gram of length {empty[0]}: the most frequent one"
+            f" occurs {trained.ngrams[empty[0] - 1].counts[2 * (empty[0] == 1) :].max()} times"
+        )
 
 
 def _refuse_small(language: str, paths: str, documents: int, tokens: int) -> None:

@@ -46,16 +46,24 @@ def describe_models(folder: Path) -> dict[str, dict[str, Any]]:
 
     Raises UserError where there is no model, or one whose tokens today's segmentation would not give.
     """
-    found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
+    found = {path.stem: _read_facts(path) for path in sorted(folder.glob("*.json"))}
     models = {language: facts for language, facts in found.items() if "fingerprint" in facts}
     if not models:
         raise UserError(f"{folder} holds no language model: run `corpus reference` first")
     for language, facts in models.items():
-        if (facts.get("format"), facts["lm_view"]) != (FORMAT, LM_VIEW):
+        if (facts.get("format"), facts.get("lm_view")) != (FORMAT, LM_VIEW):
             raise UserError(
                 f"{folder / language}.json was built with another segmentation: run `corpus reference` again"
             )
     return models
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not whole ({error}): run `corpus reference` again") from None
+    return facts
 
 
 def load(folder: Path, language: str, fingerprint: str) -> NgramModel:
@@ -73,7 +81,7 @@ def load(folder: Path, language: str, fingerprint: str) -> NgramModel:
 def _read_table(path: Path) -> tuple[Hashes] | None:
     """The table in a file; None where there is none."""
     try:
-        table = np.load(path, allow_pickle=False)
+        table = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # workers share what the system caches
     except (OSError, ValueError, EOFError):
         return None
     return (table,) if table.dtype == np.uint64 and table.ndim == 1 else None

@@ -311,7 +311,9 @@ def _region(hashes: Hashes, contents: Hashes) -> tuple[Hashes, int]:
     fewest = int(len(hashes) / (LOAD * LINE)) + 1
     for lines in range(fewest, fewest + _ATTEMPTS):
         slots = _spread(hashes, lines)
-        region = np.zeros((max(int(slots.max(initial=0)) // LINE, lines) + 1) * LINE, np.uint64)
+        region = np.zeros(
+            (max(int(slots.max(initial=0)) // LINE + 1, lines) + 1) * LINE, np.uint64
+        )  # the last line: empty
         region[slots] = contents
         if np.array_equal(find_all(region, 0, lines, hashes), contents):
             break

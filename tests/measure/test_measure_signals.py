@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import subprocess
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 from corpus.errors import UserError
 from corpus.measure.lines import count_sentences
 from corpus.measure.noise import noise_chars
+from corpus.measure.own import refuse_taken_names
 from corpus.measure.signals import ALL, columns, markdown
 from corpus.measure.stage import SIGNALS, measure
 from corpus.measure.stop_words import SHORT_LISTS, STOP_WORDS, stop_words
@@ -388,6 +392,7 @@ def test_signals_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "import polars as pl\n\ndef marks(documents):\n    return documents['text'].str.count_matches('!')\n"
         "def broken(documents):\n    return documents['nothing']\ndef words(documents):\n    return documents['text']\n"
     )
+    (tmp_path / "broken.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
     signals = {"marks": {"python": "shouting:marks"}, "long": {"sql": "n_words > 2"}}
     found = measured("Stop it now!!", signals=signals)
@@ -399,10 +404,44 @@ def test_signals_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ),
         ({"python": "shouting:nothing"}, r"measure\.signals\.mine\.python: shouting:nothing: .*module:function"),
         ({"python": "shouting:broken"}, r"measure\.signals\.mine\.python: shouting:broken failed: ColumnNotFound"),
+        ({"python": "shouting:pl"}, r"measure\.signals\.mine\.python: shouting:pl is no function"),
+        (
+            {"python": "broken:words"},
+            r"measure\.signals\.mine\.python: broken:words: ZeroDivisionError: division by zero",
+        ),
         ({"python": "shouting:words"}, r"measure\.signals\.mine gave String, not numbers"),
     ):
         with pytest.raises(UserError, match=said):
             measured("text", signals={"mine": wrong})
+
+
+def test_what_is_not_finite_is_null() -> None:
+    assert measured("text", signals={"mine": {"sql": "n_words / 0"}})["mine"] is None
+
+
+def test_no_byte_is_read_beyond_the_text(tmp_path: Path) -> None:
+    """The kernels once more, with numba's checks of every index, on texts where looking back or ahead leaves them."""
+    script = """
+import numpy as np, polars as pl
+from corpus.measure.stage import measure
+from corpus.params import Measure
+from corpus.text.buffers import Texts
+from corpus.measure.repetition import count_repeated_lines
+texts = ["", "a", "ab", ".", "..", "…", "1\\n", "\\n", "\\r", "[", "[1", "-", "中", "a.", "'", "x'", "a_", "{", "k"]
+for text in texts:
+    measure(pl.DataFrame({"id": ["a"], "text": [text], "lang": ["en"]}), Measure())
+measure(pl.DataFrame({"id": texts, "text": texts, "lang": ["en"] * len(texts)}), Measure())
+raw = b"-\\n \\xe6\\x96\\x87\\r# ]'1\\n\\xf0B]\\n"
+count_repeated_lines(Texts(np.frombuffer(raw, np.uint8), np.array([0, len(raw)], np.int64)))
+"""
+    environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script.replace("\\\\", "\\")], env=environment, check=True)
+
+
+def test_a_signal_has_a_name_of_its_own() -> None:
+    for taken in ("ttr", "id", "kept", "topic"):
+        with pytest.raises(UserError, match=rf"measure\.signals\.{taken}: another column has this name"):
+            refuse_taken_names([taken], [*SIGNALS, "topic"])
 
 
 def test_a_signal_is_sql_or_python() -> None:

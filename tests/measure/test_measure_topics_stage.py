@@ -43,6 +43,8 @@ def test_topics_are_in_the_metrics_and_columns_on_request(corpus: Run) -> None:
     measured = pl.read_parquet(file)
     assert measured["topic"][::2].n_unique() == measured["topic"][1::2].n_unique() == 1
     assert measured["topic_share"].min() > 0.5  # type: ignore[operator]
+    execute(stage, with_topics(corpus, signal=True, count=0))
+    assert pl.read_parquet(file)["topic"].null_count() == 24  # no model, and columns all the same
 
 
 def test_another_number_of_topics_measures_nothing_again(corpus: Run) -> None:
