@@ -20,6 +20,7 @@ KINDS = (
     *("letter", "letter_upper"),  # of other scripts
 )
 _POINTS = 0x110000
+_COUNTED = np.uint64(0x30000)  # code points told apart by the entropy; above are hardly any
 _ONE, _TWO, _THREE, _FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 
 
@@ -78,8 +79,8 @@ _WITH_CASE = ("Latin", "Cyrillic")
 @njit(nogil=True, cache=True)
 def _count(data, offsets, kinds, counts, entropies):
     """Fill counts (text, kind) and entropies."""
-    occurrences = np.zeros(_POINTS, np.int32)
-    seen = np.empty(_POINTS, np.uint32)
+    occurrences = np.zeros(_COUNTED, np.int32)
+    seen = np.empty(_COUNTED, np.uint32)
     for number in range(offsets.shape[0] - 1):
         at, end = np.uint64(offsets[number]), np.uint64(offsets[number + 1])
         own = counts[number]
@@ -102,6 +103,7 @@ def _count(data, offsets, kinds, counts, entropies):
             own[kind] += 1
             if kind:
                 visible += 1
+                point = min(point, _COUNTED - _ONE)
                 if occurrences[point] == 0:
                     seen[different] = point
                     different += _ONE

@@ -24,7 +24,7 @@ Signal = Callable[[], pl.Expr]
 
 def n_chars() -> pl.Expr:
     """Length in characters, white space included; from 0."""
-    return pl.sum_horizontal(*_EVERY_KIND)
+    return pl.col("chars")
 
 
 def n_words() -> pl.Expr:
@@ -80,7 +80,7 @@ def alpha_ratio() -> pl.Expr:
 
     This one, the next three and what is none of these (controls, private use) sum to 1.
     """
-    return _quotient(pl.sum_horizontal(*_LETTERS, "mark"), _visible())
+    return _quotient(pl.col("letters") + pl.col("mark"), _visible())
 
 
 def digit_ratio() -> pl.Expr:
@@ -103,7 +103,7 @@ def symbol_ratio() -> pl.Expr:
 
 def uppercase_ratio() -> pl.Expr:
     """Share of upper-case letters among all letters, those of scripts without case included; 0 to 1."""
-    return _quotient(pl.sum_horizontal(*_UPPER), pl.sum_horizontal(*_LETTERS))
+    return _quotient(pl.sum_horizontal(*_UPPER), pl.col("letters"))
 
 
 def noise_ratio() -> pl.Expr:
@@ -128,7 +128,7 @@ def char_entropy() -> pl.Expr:
 
 def han_ratio() -> pl.Expr:
     """Share of Han characters among characters but white space; 0 to 1. ChineseWebText keeps from 0.3."""
-    return _quotient(pl.sum_horizontal(*_HAN), _visible())
+    return _share("every_han", "visible")
 
 
 def latin_ratio() -> pl.Expr:
@@ -172,7 +172,7 @@ def rare_han_ratio() -> pl.Expr:
     Neither in GB 2312 nor in the frequently used half of Big5. Near 0 in prose, a few hundredths in old verse; high
     where characters were misread or decoded wrongly. Own definition.
     """
-    return _quotient(pl.col("rare_han"), pl.sum_horizontal(*_HAN))
+    return _share("rare_han", "every_han")
 
 
 # ---- Gopher: quality -------------------------------------------------------------------------------------------------
@@ -373,7 +373,6 @@ _HAN = ("han", "simplified", "traditional", "rare_han")
 _UPPER = ("latin_upper", "cyrillic_upper", "letter_upper")
 _LETTERS = ("latin", "cyrillic", "kana", "hangul", "letter", *_HAN, *_UPPER)
 _NOT_SPACE = ("other", "digit", "punctuation", "symbol", "mark", *_LETTERS)
-_EVERY_KIND = ("space", *_NOT_SPACE)
 
 ALL: tuple[Signal, ...] = (
     *(n_chars, n_words, n_lines, mean_word_length, mean_line_length),
@@ -402,9 +401,15 @@ def columns() -> dict[str, pl.DataType]:
     return {signal.__name__: pl.Int64() if signal in COUNTED else pl.Float64() for signal in ALL}
 
 
+def totals() -> dict[str, pl.Expr]:
+    """Sums of kinds of characters that many signals are taken of: columns to add to the counts, once."""
+    sums = {"letters": _LETTERS, "every_han": _HAN, "visible": _NOT_SPACE, "chars": ("space", *_NOT_SPACE)}
+    return {name: pl.sum_horizontal(*kinds) for name, kinds in sums.items()}
+
+
 def _visible() -> pl.Expr:
     """Number of characters but white space."""
-    return pl.sum_horizontal(*_NOT_SPACE)
+    return pl.col("visible")
 
 
 def _share(part: str, whole: str) -> pl.Expr:

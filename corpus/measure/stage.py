@@ -18,7 +18,7 @@ from corpus.measure.lines import count_lines
 from corpus.measure.noise import noise_chars
 from corpus.measure.own import own_signals, refuse_taken_names, source_digests
 from corpus.measure.repetition import count_repeated_grams, count_repeated_lines
-from corpus.measure.signals import ALL, columns
+from corpus.measure.signals import ALL, columns, totals
 from corpus.measure.stop_words import hashed_stop_words, list_number
 from corpus.measure.topics import COLUMNS as TOPIC_COLUMNS
 from corpus.measure.topics import TopicModel, fit_topics, model_key, topic_columns
@@ -73,8 +73,8 @@ def measure(documents: pl.DataFrame, params: Measure, topics: Mapping[str, Topic
     text = pl.col("text").cast(pl.String).fill_null("")
     by_pattern = documents.select(noise=noise_chars(text, params.noise_pattern))
     counted = pl.concat([pl.concat(counts) if counts else _counts(texts, [], params), by_pattern], how="horizontal")
-    measured = counted.select(
-        *(signal().cast(SIGNALS[signal.__name__]).alias(signal.__name__) for signal in ALL),
+    measured = counted.with_columns(**totals()).select(
+        *_expressions(),
         segmenter=pl.Series([segmenters[language] for language in languages], dtype=pl.String),
     )
     seen = pl.concat([documents.drop(measured.columns, strict=False), measured], how="horizontal")
@@ -100,6 +100,12 @@ def _counts(texts: Texts, languages: Sequence[str | None], params: Measure) -> p
         ],
         how="horizontal",
     )
+
+
+@functools.cache  # thousands of calls into Polars, otherwise for each batch
+def _expressions() -> tuple[pl.Expr, ...]:
+    """The columns of SIGNALS from the counts."""
+    return tuple(signal().cast(SIGNALS[signal.__name__]).alias(signal.__name__) for signal in ALL)
 
 
 def _jieba_version(params: Measure) -> str:
