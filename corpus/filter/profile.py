@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent / "profiles"
 
 Side = Literal["min", "max"]
 SIDES: tuple[Side, Side] = ("min", "max")
+LANGUAGE_MODEL_SIGNALS = ("ppl", "ppl_excl_oov", "oov_rate", "fluency_gain", "word_gain")  # what `perplexity` writes
 KINDS = ("", "_percentile", "_score", "_z")  # what a side may be bounded by: min, min_percentile, …
 
 
@@ -65,6 +66,9 @@ def load_profile(name: str, language: str, folder: Path = FOLDER) -> Profile:
     parent = _read(profile.extends, key, folder)
     if parent.extends is not None:
         raise UserError(f"{key} {profile.extends}, which itself extends {parent.extends}: one level is all there is")
+    for signal, rule in profile.rules.items():
+        if rule is None and signal not in parent.rules:
+            raise UserError(f"{name}: {signal} is null, but {profile.extends} has no such rule to take out")
     rules = {signal: rule for signal, rule in (parent.rules | profile.rules).items() if rule is not None}
     return profile.model_copy(update={"rules": rules, "segmenter": profile.segmenter or parent.segmenter})
 
@@ -169,7 +173,9 @@ def check_signals(language: str, rules: Iterable[str], known: Iterable[str]) -> 
     for signal in rules:
         if signal not in names:
             near = difflib.get_close_matches(signal, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}."
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}." if names else ""
+            if signal in LANGUAGE_MODEL_SIGNALS or not names:
+                hint = f"`corpus {'perplexity' if signal in LANGUAGE_MODEL_SIGNALS else 'measure'}` writes it."
             raise UserError(
                 f"filter.bounds.{language}: no input has a signal `{signal}`: {hint} "
                 f"Or add the annotation that has it as a further --input, or set filter.bounds.{language}.{signal}=null"

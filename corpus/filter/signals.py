@@ -16,7 +16,7 @@ from corpus.documents import open_part
 from corpus.errors import StageError, UserError
 from corpus.filter.bounds import Quantiles, resolve_rule
 from corpus.filter.decide import Limit
-from corpus.filter.profile import Profile, check_signals, profiles_of, rules_of
+from corpus.filter.profile import LANGUAGE_MODEL_SIGNALS, Profile, check_signals, profiles_of, rules_of
 from corpus.params import Filter
 from corpus.stage import Part, Run
 
@@ -115,6 +115,12 @@ def reference_quantiles(run: Run, profiles: Profiles) -> Quantiles:
         for signal, rule in rules_of(profile).items()
         if rule.of == "reference" and (rule.min_percentile is not None or rule.max_percentile is not None)
     ]
+    for key in needed:
+        if key.rpartition(".")[2] not in LANGUAGE_MODEL_SIGNALS:
+            raise UserError(
+                f"{key}: trusted text has percentiles of {', '.join(LANGUAGE_MODEL_SIGNALS)} alone;"
+                " those of other signals are of the corpus"
+            )
     folder = run.folder("reference")
     if not needed:
         return {}

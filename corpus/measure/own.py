@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -63,9 +65,7 @@ def _evaluate(key: str, signal: OwnSignal, documents: pl.DataFrame) -> pl.Series
         try:
             values = documents.select(pl.sql_expr(signal.sql).alias("value"))["value"]
         except pl.exceptions.PolarsError as error:
-            raise UserError(
-                f"{key}.sql: {signal.sql}: {_first_line(error)}; columns: {', '.join(documents.columns)}"
-            ) from None
+            raise UserError(f"{key}.sql: {signal.sql}: {_said_of_sql(error, documents.columns)}") from None
     else:
         try:
             values = _function(key, signal.python or "")(documents)
@@ -75,6 +75,8 @@ def _evaluate(key: str, signal: OwnSignal, documents: pl.DataFrame) -> pl.Series
             raise UserError(
                 f"{key}.python: {signal.python} failed: {type(error).__name__}: {_first_line(error)}"
             ) from error
+        if isinstance(values, pl.Series) and len(values) != documents.height:
+            raise UserError(f"{key} gave {len(values)} values for {documents.height} documents: give one a document")
     return _numbers(key, values, documents.height)
 
 
@@ -104,6 +106,15 @@ def _function(key: str, name: str) -> Function:
     if not callable(function):
         raise UserError(f"{key}.python: {name} is no function but {function!r}")
     return function
+
+
+def _said_of_sql(error: Exception, columns: Sequence[str]) -> str:
+    said = _first_line(error)
+    unknown = re.match(r'unable to find column "(\w+)"', said)
+    if unknown is None:
+        return said
+    near = difflib.get_close_matches(unknown[1], columns, n=1)
+    return f"no column {unknown[1]}: " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(columns)}")
 
 
 def _first_line(error: BaseException) -> str:

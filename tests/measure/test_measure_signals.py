@@ -400,7 +400,7 @@ def test_signals_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for wrong, said in (
         (
             {"sql": "LENGTH(nothing)"},
-            r"measure\.signals\.mine\.sql: LENGTH\(nothing\).*columns: id, text, lang, n_chars",
+            r"measure\.signals\.mine\.sql: LENGTH\(nothing\): no column nothing: there are id, text",
         ),
         ({"python": "shouting:nothing"}, r"measure\.signals\.mine\.python: shouting:nothing: .*module:function"),
         ({"python": "shouting:broken"}, r"measure\.signals\.mine\.python: shouting:broken failed: ColumnNotFound"),
