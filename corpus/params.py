@@ -3,110 +3,62 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from corpus.errors import UserError
+from corpus.sources import AnySource, Name, Positive, Regex, Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0, lt=2**63)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]  # becomes part of file names
 Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")]  # BCP 47: en, zh-Hans
 
-
-def _is_regex(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-    return pattern
+# The twenty that text on the web is likeliest to be in, and that a model can tell apart.
+CANDIDATES = (
+    *("ar", "cs", "de", "en", "es", "fr", "hi", "id", "it", "ja"),
+    *("ko", "nl", "pl", "pt", "ru", "th", "tr", "uk", "vi", "zh"),
+)
 
 
-Regex = Annotated[str, AfterValidator(_is_regex)]
+class Forget(Section):
+    """Documents that must go, from everything: only the id and the reason stay."""
 
-
-class Section(BaseModel):
-    """A section of params.yaml: unknown keys are refused, values are fixed once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Rules(Section):
-    """CSS rules for one site's layout, used by `clean` instead of an extractor."""
-
-    keep: list[str] = []  # selectors of the elements that hold the text
-    drop: list[str] = []  # selectors of what to leave out of them
-    title: str | None = None  # selector of the title
-    drop_text: list[Regex] = []  # matching lines are left out
-
-
-class Source(Section):
-    """Where documents come from; `kind` says what else there is to say."""
-
-    name: Name
-    batch: Annotated[int, Field(ge=0)] = 0  # the import it came with; earlier batches win ties between duplicates
-    licence: str | None = None
-    lang: str | None = None  # set where the language is known; otherwise it is detected
-    rules: Rules | None = None
-
-
-class SiteSource(Source):
-    """A web site, crawled politely from its start pages."""
-
-    kind: Literal["site"]
-    start: list[str]
-    serve: list[str] | None = None  # command that serves the site here while it is crawled; {port} is a free port
-    public_base: str | None = Field(None, alias="as")  # base of the documents' URLs instead of the one crawled
-    allow: list[Regex] = []  # on the path and query; empty: everything
-    deny: list[Regex] = []
-    max_pages: Positive = 10_000
-    max_depth: Annotated[int, Field(ge=0)] = 10
-    max_bytes: Positive = 2_000_000
-    delay_s: Annotated[float, Field(ge=0)] = 1.0  # between two requests to one host; robots.txt may ask for more
-    private_addresses: bool = False  # loopback and private networks; implied for what `serve` serves
-    scrub: list[Regex] = []  # matches are cut out of each page: what differs between fetches or machines
-    soft_error: Regex | None = None  # a page that matches is an error, though the server answers 200
-
-
-class HtmlSource(Source):
-    """A folder of saved HTML pages."""
-
-    kind: Literal["html"]
-    path: Path
-    public_base: str | None = Field(None, alias="as")
-    max_bytes: Positive = 2_000_000
-
-
-class RowSource(Source):
-    """Text that already is text: JSONL, Parquet, or plain text files."""
-
-    kind: Literal["jsonl", "parquet", "text"]
-    path: Path  # a file, a folder, or a pattern with *
-    text_field: str = "text"
-    id_field: str | None = None  # a field that names each row for good; otherwise its bytes do
-
-
-AnySource = Annotated[SiteSource | HtmlSource | RowSource, Field(discriminator="kind")]
+    ids: list[str] = []
+    urls: list[str] = []
+    patterns: list[Regex] = []  # searched in the URL
 
 
 class Scrape(Section):
     part_mb: Annotated[float, Field(gt=0)] = 64  # size of a part; a new document changes one part only
     as_of: str = ""  # change it to fetch again: `dvc repro` by itself never does
     timeout_s: Annotated[float, Field(gt=0)] = 30
+    tries: Annotated[int, Field(ge=1, le=10)] = 3  # of a request that fails or is told to come back later
     user_agent: str = "corpusmill"
 
 
+class LanguageOf(Section):
+    """How `clean` tells a document's language."""
+
+    engine: Literal["py3langid", "langdetect"] = "py3langid"
+    among: list[Language] = list(CANDIDATES)  # what it may be; a short list errs less on short texts
+
+
 class Clean(Section):
-    extractor: Literal["auto", "trafilatura", "bs4"] = "auto"
-    languages: list[str] = ["en", "zh-Hans", "zh-Hant"]
+    extractor: Literal["auto", "trafilatura", "resiliparse", "readability", "bs4"] = "auto"
+    format: Literal["text", "markdown"] = "text"
+    languages: list[Language] = ["en", "zh-Hans", "zh-Hant"]  # kept; documents in others are dropped
+    language: LanguageOf = LanguageOf()
+    repair: bool = True  # mojibake, by ftfy, where a text shows signs of it
+    chinese: Literal["as_is", "simplified", "traditional"] = "as_is"  # converts the script, by opencc
     pii: Literal["off", "mask", "drop"] = "mask"
+    flagged_words: dict[Language, Path] = {}  # by language, a file with a word a line
+    max_flagged: Annotated[float, Field(ge=0, le=1)] = 1.0  # flagged words a word (a character in Chinese)
     timeout_s: Annotated[float, Field(gt=0)] = 20  # a page
     max_depth: Positive = 500  # nested tags
+    max_mb: Annotated[float, Field(gt=0)] = 20  # a page
 
 
 class Topics(Section):
@@ -325,6 +277,7 @@ class Params(Section):
     """All of params.yaml."""
 
     sources: list[AnySource] = []
+    forget: Forget = Forget()
     workers: Annotated[int, Field(ge=0)] = 0
     scrape: Scrape = Scrape()
     clean: Clean = Clean()
@@ -408,7 +361,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 def _describe(error: Any) -> str:
     """One validation error of pydantic as a sentence."""
     # The location of a source holds its kind as well, which is no key of the file.
-    location = [part for part in error["loc"] if part not in ("site", "html", "jsonl", "parquet", "text")]
+    location = [part for place, part in enumerate(error["loc"]) if not (place == 2 and error["loc"][0] == "sources")]
     key = ".".join(map(str, location))
     if error["type"] == "extra_forbidden":
         known = _known_names(Params, error["loc"][:-1])

@@ -8,7 +8,8 @@ import yaml
 from corpus.cli import main
 from corpus.errors import UserError
 from corpus.init import gathered, with_sources, without_settings_of_the_sample, write_project
-from corpus.params import HtmlSource, Params, RowSource, SiteSource, load
+from corpus.params import Params, load
+from corpus.sources import HtmlSource, RowSource, SiteSource
 
 PROJECT = Path(__file__).parent.parent
 
@@ -41,9 +42,9 @@ def test_a_source_for_each_thing_named(here: Path) -> None:
     site, pages, rows, notes, table = load(Path("params.yaml")).sources
     assert isinstance(site, SiteSource) and site.start == ["http://docs.example.org/guide/"]
     assert site.allow == ["^/guide/"] and site.delay_s == 1 and site.name == "docs_example_org"
-    assert isinstance(pages, HtmlSource) and pages.path == Path("docs")
-    assert isinstance(rows, RowSource) and (rows.kind, rows.path) == ("jsonl", Path("rows.jsonl"))
-    assert isinstance(notes, RowSource) and (notes.kind, notes.path) == ("text", Path("notes/*.txt"))
+    assert isinstance(pages, HtmlSource) and pages.path == "docs"
+    assert isinstance(rows, RowSource) and (rows.kind, rows.path) == ("jsonl", "rows.jsonl")
+    assert isinstance(notes, RowSource) and (notes.kind, notes.path) == ("text", "notes/*.txt")
     assert isinstance(table, RowSource) and (table.kind, table.name) == ("parquet", "data")
     assert "corpus run --limit 1000" in said and "dvc repro" in said
 
@@ -66,7 +67,7 @@ def test_the_graph_watches_the_sources_and_no_code_that_is_elsewhere(here: Path)
 def test_the_files_lie_where_asked_and_point_at_the_sources(here: Path) -> None:
     write_project(["rows.jsonl", "https://example.org"], Path("new/project"))
     rows, site = load(Path("new/project/params.yaml")).sources
-    assert isinstance(rows, RowSource) and rows.path == Path("../../rows.jsonl")
+    assert isinstance(rows, RowSource) and rows.path == "../../rows.jsonl"
     assert isinstance(site, SiteSource) and site.start == ["https://example.org/"] and site.allow == ["^/"]
     assert Path("new/project/data/evaluation/zh.jsonl").exists()
     assert "cd new/project" in write_project(["docs"], Path("other")).replace("other", "new/project")

@@ -16,7 +16,7 @@ from corpus.params import Params, load
         ("dedup: {threshold: high}", "dedup.threshold: input should be a valid number.*not 'high'"),
         ("sources: [{name: a, kind: site, strat: [x]}]", "did you mean sources.0.start"),
         ("filter: {bounds: {en: {ppl: {maxx: 1}}}}", "did you mean filter.bounds.en.ppl.max?"),
-        ("sources: [{name: a, kind: ftp}]", "'ftp'.*'site', 'html'"),
+        ("sources: [{name: a, kind: ftp}]", "'ftp'.*'site', 'urls'"),
         ("sources: [{name: a/b, kind: text, path: x}]", "sources.0.name: string should match pattern"),
         ("split: {train: 0.5}", "sum to 0.8 instead of 1"),
         ("measure: {noise_pattern: '('}", "not a regular expression"),

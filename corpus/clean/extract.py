@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import defaultdict
-from typing import Literal
 
 import trafilatura
 from bs4 import BeautifulSoup, Tag
 from bs4.element import NavigableString, PageElement, PreformattedString
 
-from corpus.params import Rules
+from corpus.sources import Rules
 
 DENSE_SHARE = 0.25  # trafilatura's text must be at least this part of the densest block's
 _BLOCKS = frozenset(
@@ -52,7 +51,7 @@ class Extracted:
     method: str  # rules, trafilatura or density
 
 
-def extract(html: str, rules: Rules | None, extractor: Literal["auto", "trafilatura", "bs4"]) -> Extracted:
+def extract(html: str, rules: Rules | None, extractor: str) -> Extracted:
     """Main text, title and date of a page. Empty text where it has none.
 
     `auto` takes trafilatura's text unless that is empty, far shorter than the densest block (it loses text of Chinese

@@ -28,8 +28,9 @@ from corpus.clean.normalise import normalise
 from corpus.clean.personal import mask_personal_data
 from corpus.documents import DOCUMENT, DROPPED, DROPPED_TEXT_CHARS, part_writer, render_messages, write_table
 from corpus.errors import UserError
-from corpus.params import Clean, Rules
+from corpus.params import Clean
 from corpus.scrape.rows import SUFFIXES
+from corpus.sources import Rules
 from corpus.stage import Metrics, Part, Run, add_metrics, batches, count_rows, link, map_parts, side_by_side
 
 READS = ("scrape",)

@@ -11,7 +11,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from corpus.errors import UserError
-from corpus.params import Bound, Filter, Section
+from corpus.params import Bound, Filter
+from corpus.sources import Section
 
 FOLDER = Path(__file__).parent / "profiles"
 

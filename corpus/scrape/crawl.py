@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from corpus.documents import DROPPED_TEXT_CHARS, document_id
 from corpus.errors import UserError
-from corpus.params import Scrape, SiteSource
+from corpus.params import Scrape
 from corpus.scrape.serve import served
 from corpus.scrape.urls import normalise_url, path_and_query, refused_address, wanted
+from corpus.sources import SiteSource
 
 TRIES = 3
 MAX_REDIRECTS = 5

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from corpus.documents import DROPPED_TEXT_CHARS, document_id, open_part, render_messages
 from corpus.errors import UserError
-from corpus.params import HtmlSource, RowSource
 from corpus.scrape.urls import normalise_url
+from corpus.sources import HtmlSource, RowSource
 
 SUFFIXES = {
     "jsonl": (".jsonl", ".ndjson"),
@@ -101,7 +101,7 @@ def read_rows(source: RowSource | HtmlSource) -> Iterator[Row]:
     A row without an id field has `raw`: True; its id is that of its bytes, and repeats get ids of their own.
     Raises UserError for a path that is missing, a pattern that matches nothing, and a broken Parquet file.
     """
-    for path, name in files_of(source.path, source.kind):
+    for path, name in files_of(Path(source.path), source.kind):
         if isinstance(source, HtmlSource):
             yield _html_page(source, path, name)
         elif source.kind == "jsonl":

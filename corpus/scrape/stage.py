@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from corpus.documents import DOCUMENT, DROPPED, DROPPED_TEXT_CHARS, PAGE, document_id, part_name, write_table
 from corpus.errors import UserError
-from corpus.params import AnySource, HtmlSource, RowSource, Scrape, SiteSource
+from corpus.params import Scrape
 from corpus.scrape.buckets import SeenIds, Spill, part_count, repeat_id
 from corpus.scrape.crawl import crawl
 from corpus.scrape.rows import SUFFIXES, read_rows
+from corpus.sources import AnySource, HtmlSource, RowSource, SiteSource
 from corpus.stage import Metrics, Run, add_metrics, count_rows
 
 READS = ()
@@ -56,6 +57,8 @@ def gather(sources: Sequence[AnySource], scrape: Scrape, home: Path, output: Pat
 def _records(source: AnySource, scrape: Scrape, home: Path, limit: int | None) -> Iterator[dict[str, Any]]:
     if isinstance(source, SiteSource):
         return islice(crawl(source, scrape, home), limit)
+    if not isinstance(source, RowSource | HtmlSource):
+        raise UserError(f"sources: {source.name}: {source.kind} cannot be read yet")
     return islice(tqdm(read_rows(source), desc=source.name, unit="row", disable=None), limit)
 
 
@@ -157,7 +160,7 @@ def sources_of_paths(paths: Sequence[Path]) -> list[AnySource]:
             while name in (source.name for source in sources):
                 name, number = f"{wanted}_{number}", number + 1
             model = HtmlSource if kind == "html" else RowSource
-            sources.append(model.model_validate({"name": name, "kind": kind, "path": path}))
+            sources.append(model.model_validate({"name": name, "kind": kind, "path": str(path)}))
     return sources
 
 

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from protego import Protego
 
 from corpus.errors import UserError
-from corpus.params import Scrape, SiteSource
+from corpus.params import Scrape
 from corpus.scrape.crawl import Cache, Fetcher, crawl, links_of
 from corpus.scrape.serve import served
 from corpus.scrape.urls import normalise_url, refused_address
+from corpus.sources import SiteSource
 
 INDEX = (
     b"<a href=/a.html>a</a><a href='b.html#x'>b</a><a href=/secret.html>s</a><a href=/big.html>big</a>"

@@ -12,9 +12,10 @@ import polars as pl
 import pytest
 
 from corpus.errors import UserError
-from corpus.params import Params, RowSource
+from corpus.params import Params
 from corpus.scrape import stage
 from corpus.scrape.buckets import part_count
+from corpus.sources import RowSource
 from corpus.stage import Metrics, Run, execute
 
 
@@ -128,7 +129,7 @@ def test_each_input_and_each_kind_is_a_source_of_its_own(tmp_path: Path) -> None
     assert [source.name for source in sources] == ["a_2", "a", "a_3", "mixed_text", "mixed_html"]
     (tmp_path / "out").mkdir()
     assert stage.gather(sources, Params().scrape, tmp_path, tmp_path / "out")["rows"]["kept"] == 5
-    same = [RowSource(name="a", kind="jsonl", path=path) for path in paths[:2]]
+    same = [RowSource(name="a", kind="jsonl", path=str(path)) for path in paths[:2]]
     (tmp_path / "same").mkdir()
     with pytest.raises(UserError, match="a comes twice with batch 0"):
         stage.gather(same, Params().scrape, tmp_path, tmp_path / "same")
