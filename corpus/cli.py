@@ -51,8 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.add_argument("--format", choices=["jsonl", "parquet"], default="jsonl")
     export.add_argument("--data", type=Path, default=Path("data"))
     init = commands.add_parser("init", help="write a params.yaml and dvc.yaml for your own sources")
-    init.add_argument("sources", nargs="+", help="web addresses, folders of HTML, .jsonl, .parquet or .txt files")
+    init.add_argument(
+        "sources", nargs="+", help="web addresses, folders of HTML, .jsonl, .parquet, .csv, .warc or .txt files"
+    )
     init.add_argument("--folder", type=Path, default=Path())
+    forget = commands.add_parser(
+        "forget", help="purge what `forget` in params.yaml names from the store and its caches"
+    )
+    forget.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE")
+    forget.add_argument("--data", type=Path, default=Path("data"))
     commands.add_parser("verdict", help="print the scores and where the report is")
     options = parser.parse_args(arguments)
     return guarded(lambda: _dispatch(options))
@@ -67,6 +74,10 @@ def _dispatch(options: argparse.Namespace) -> None:
         from corpus.init import write_project
 
         print(write_project(options.sources, options.folder))
+    elif options.command == "forget":
+        from corpus.scrape.forget import purge
+
+        print(purge(Path(".corpusmill"), options.data, load(options.params).forget))
     elif options.command == "verdict":
         from corpus.report.verdict import verdict
 

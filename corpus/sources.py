@@ -74,6 +74,7 @@ class SiteSource(WebSource):
     deny: list[Regex] = []
     max_pages: Positive = 10_000
     max_depth: Annotated[int, Field(ge=0)] = 10  # links from a start page
+    max_variants: Positive = 1_000  # addresses of one path that differ in their query, or in a date at its end
 
     @model_validator(mode="after")
     def _starts_somewhere(self) -> SiteSource:

@@ -1,151 +1,167 @@
-"""The main text of a page: by the source's CSS rules, by trafilatura, or from the densest block."""
+"""The main text of a page: by the source's CSS rules, by our block classifier, or by an extractor of others."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
 
-import trafilatura
+import numpy as np
 from bs4 import BeautifulSoup, Tag
-from bs4.element import NavigableString, PageElement, PreformattedString
+from bs4.element import NavigableString, PreformattedString
 
+from corpus.clean.blocks import Blocks, blocks_of, date_of, title_of
+from corpus.clean.main_text import Flags, Network, certainty, judge
+from corpus.clean.markup import Markup, parse
+from corpus.clean.render import Format, render, text_of_fragment
 from corpus.sources import Rules
 
-DENSE_SHARE = 0.25  # trafilatura's text must be at least this part of the densest block's
-_BLOCKS = frozenset(
-    re.findall(
-        r"\w+",
-        "address article aside blockquote body center dd details dialog div dl dt fieldset figcaption figure footer "
-        "form h1 h2 h3 h4 h5 h6 header hr html li main marquee nav ol p pre section summary table tbody td tfoot th "
-        "thead tr ul",
-    )
+MAX_TAG_BYTES = 1_000_000  # a picture within the page may be that long
+MAX_ATTRIBUTES = 1_000  # of a tag; parsers take quadratic time for many
+CERTAIN = 0.8  # below that expected F1 a slow extractor is asked too; higher gains little and costs much
+MAX_ELEMENTS_FOR_SLOW = 5_000  # it takes seconds for the largest pages, and advises no better there
+_MOSTLY_HAN = 0.3
+_WHITE_SPACE = re.compile(r"\s+")
+
+# For `bs4`: elements that hold text, those that are part of another's text, and those that hold none of the page's own.
+_LEAVES = re.findall(r"\w+", "p pre li dd dt blockquote td div marquee h1 h2 h3 h4 section article")
+_OWN_HOLDERS = frozenset(["td", "div", "section", "article"])
+_INLINE = frozenset(
+    re.findall(r"\w+", "abbr b big br cite code em font i ins kbd mark q s small span strong sub sup time tt u var")
 )
-_LEAVES = [
-    "p",
-    "pre",
-    "li",
-    "dd",
-    "dt",
-    "blockquote",
-    "td",
-    "div",
-    "marquee",
-    "h1",
-    "h2",
-    "h3",
-    "h4",
-    "section",
-    "article",
-]
 _JUNK = "script, style, noscript, template, nav, header, footer, aside, form, button, select, iframe, svg, textarea"
-_WHITE_SPACE = re.compile(r"[ \t\r\n\f]+")
-_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-/.年](\d{1,2})[-/.月](\d{1,2})(?!\d)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Extracted:
     text: str
     title: str | None
-    date: str | None
-    method: str  # rules, trafilatura or density
+    date: str | None  # YYYY-MM-DD
+    method: str  # rules, blocks, trafilatura, resiliparse, readability or bs4; blocks+trafilatura, blocks+readability
 
 
-def extract(html: str, rules: Rules | None, extractor: str) -> Extracted:
-    """Main text, title and date of a page. Empty text where it has none.
+def unfit(markup: Markup, max_depth: int) -> str | None:
+    """Why a page would choke a parser that builds a tree: `too_deep` or `long_tag`. None if it is fit for one.
 
-    `auto` takes trafilatura's text unless that is empty, far shorter than the densest block (it loses text of Chinese
-    pages), or a table that only serves the layout.
+    >>> unfit(parse("<div>" * 600), 500), unfit(parse("<p>" * 600), 500), unfit(parse("<a" + " x" * 2000 + ">"), 500)
+    ('too_deep', None, 'long_tag')
     """
-    soup = BeautifulSoup(html, "lxml")
-    title = title_of(soup, rules)
-    date = date_of(soup) if _DATE.search(html) else None
-    if rules and rules.keep:
-        return Extracted(text_by_rules(soup, rules), title, date, "rules")
-    if extractor == "bs4":
-        return Extracted(_without_lines(block_text(densest(soup)), rules), title, date, "density")
-    # trafilatura's fast mode: the slow one tries further extractors and is no better on our pages.
-    found = trafilatura.extract(html, fast=True, include_comments=False, include_tables=True) or ""
-    method = "trafilatura"
-    if extractor == "auto":
-        best = densest(soup)
-        dense = block_text(best)
-        layout = (
-            found.startswith("|") and best is not None and (best.name == "td" or best.find_parent("td") is not None)
-        )
-        if len(found) < DENSE_SHARE * len(dense) or layout:
-            found, method = dense, "density"
-    return Extracted(_without_lines(found, rules), title, date, method)
+    if markup.longest_tag > MAX_TAG_BYTES or markup.most_attributes > MAX_ATTRIBUTES:
+        return "long_tag"
+    return "too_deep" if markup.deepest > max_depth else None
 
 
-def text_by_rules(soup: BeautifulSoup, rules: Rules) -> str:
-    """Text of the elements that `keep` selects, without those that `drop` selects and lines matching `drop_text`.
+def extract(
+    html: str, rules: Rules | None, extractor: str, form: Format = "text", markup: Markup | None = None
+) -> Extracted:
+    """Main text, title and date of a page that is fit for parsers (`unfit`). Empty text only where it has none.
 
-    >>> page = BeautifulSoup("<nav>Home</nav><main><h1>A</h1><p>one<br>two</p><p>Share</p></main>", "lxml")
-    >>> text_by_rules(page, Rules(keep=["main"], drop=["h1"], drop_text=["^Share$"]))
-    'one\\ntwo'
+    `rules.keep` takes the extractor's place; without it `rules.drop` goes before, `rules.drop_text` after any of them.
+    `auto` is our block classifier, with the advice of a slow extractor where that is unsure. `markup` is the page
+    parsed, if it is at hand. What trafilatura, resiliparse, readability or beautifulsoup4 raises comes through, except
+    with `auto`.
     """
-    for element in soup.select(", ".join(rules.drop)) if rules.drop else ():
-        element.extract()
-    chosen = soup.select(", ".join(rules.keep))
+    markup = parse(html) if markup is None else markup
+    title, date = title_of(markup), date_of(markup)
+    kept: list[str] | None = None
+    if rules and (rules.keep or rules.drop or rules.title):
+        soup = BeautifulSoup(html, "lxml")
+        stated = soup.select_one(rules.title) if rules.title else None
+        title = (" ".join(stated.get_text(" ").split())[:500] if stated else "") or title
+        for element in soup.select(", ".join(rules.drop)) if rules.drop else ():
+            element.extract()
+        if rules.keep:
+            kept = [text_of_fragment(str(element), form) for element in _outermost(soup, ", ".join(rules.keep))]
+        elif rules.drop:
+            html = str(soup)
+            markup = parse(html)
+    if kept is not None:
+        text, method = "\n".join(filter(None, kept)), "rules"
+    elif not (blocks := blocks_of(markup)).text:
+        text, method = "", "blocks" if extractor == "auto" else extractor
+    elif extractor == "auto":
+        text, method = auto_text(html, markup, blocks, form)
+    else:
+        for method in dict.fromkeys([extractor, "readability", "bs4"]):  # each leaves some pages empty that have text
+            text = text_by(method, html, form)
+            if text.strip():
+                break
+    if rules and rules.drop_text:
+        unwanted = re.compile("|".join(f"(?:{pattern})" for pattern in rules.drop_text))
+        text = "\n".join(line for line in text.split("\n") if not unwanted.search(line.strip()))
+    return Extracted(text, title, date, method)
+
+
+def _outermost(soup: BeautifulSoup, selector: str) -> list[Tag]:
+    chosen = soup.select(selector)
     identities = {id(element) for element in chosen}
-    outermost = [e for e in chosen if not any(id(parent) in identities for parent in e.parents)]
-    return _without_lines("\n".join(block_text(element) for element in outermost), rules)
+    return [element for element in chosen if not any(id(parent) in identities for parent in element.parents)]
 
 
-def _without_lines(text: str, rules: Rules | None) -> str:
-    if not rules or not rules.drop_text:
-        return text
-    unwanted = re.compile("|".join(f"(?:{pattern})" for pattern in rules.drop_text))
-    return "\n".join(line for line in text.split("\n") if not unwanted.search(line.strip()))
+# ---- auto ------------------------------------------------------------------------------------------------------------
 
 
-def block_text(element: Tag | None) -> str:
-    """Text of an element as a browser shows it: blocks and `<br>` break lines, `<pre>` stays as it is.
+def auto_text(
+    html: str, markup: Markup, blocks: Blocks, form: Format, networks: Sequence[Network] | None = None
+) -> tuple[str, str]:
+    """Text and method: the blocks, of which there is at least one, that the classifier holds for main text.
 
-    >>> block_text(BeautifulSoup("<p>a  b<br>&nbsp;&nbsp;c</p><pre>d\\n  e</pre>", "lxml"))
-    'a b\\n  c\\nd\\n  e'
+    Where it is unsure, a slow extractor has the same say on each block: readability on Chinese and Japanese pages,
+    where the others lose text, trafilatura on all others. `networks` take the place of ours.
     """
-    if element is None:
-        return ""
-    pieces: list[str] = []
-    _collect(element, pieces)
-    text = re.sub(r"(?<![ \t])[ \t]+\n", "\n", "".join(pieces).replace("\xa0", " "))
-    return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
+    judged = judge(markup, blocks, networks)
+    keep = judged.probability > min(0.5, judged.probability.max() / 2)
+    method = "blocks"
+    if certainty(judged, keep) < CERTAIN and len(markup.tag) <= MAX_ELEMENTS_FOR_SLOW:
+        slow = "readability" if judged.han > _MOSTLY_HAN else "trafilatura"
+        try:
+            found = text_by(slow, html, "text")
+        except Exception:  # whatever an odd page does to it, we have a text
+            found = ""
+        if found.strip():
+            both = (judged.probability + _occurs_in(found, blocks)) / 2 > 0.5
+            if both.any():
+                keep, method = both, f"blocks+{slow}"
+    return render(markup, blocks, keep, form), method
 
 
-def _collect(root: Tag, pieces: list[str]) -> None:
-    """Append an element's text with its line breaks. A stack, not recursion: pages nest deeper than Python calls."""
-    stack: list[tuple[PageElement | None, bool]] = [
-        (root, False)
-    ]  # a node and whether it is preformatted; None: a break
-    while stack:
-        node, preformatted = stack.pop()
-        if isinstance(node, PreformattedString):  # comments, doctypes
-            continue
-        if isinstance(node, NavigableString):
-            text = str(node)
-            if not preformatted:
-                text = _WHITE_SPACE.sub(" ", text)
-                if not pieces or pieces[-1].endswith(("\n", " ")):
-                    text = text.lstrip(" ")
-            if text:
-                pieces.append(text)
-        elif not isinstance(node, Tag):
-            if pieces and not pieces[-1].endswith("\n"):
-                pieces.append("\n")
-        elif node.name == "br":
-            pieces.append("\n")
-        elif node.name not in ("script", "style", "noscript", "template"):
-            if node.name in _BLOCKS:
-                if pieces and not pieces[-1].endswith("\n"):
-                    pieces.append("\n")
-                stack.append((None, False))
-            inside = preformatted or node.name == "pre"
-            stack.extend((child, inside) for child in reversed(node.contents))
+def _occurs_in(text: str, blocks: Blocks) -> Flags:
+    """Which blocks' texts occur in a text, white space aside."""
+    flat = _WHITE_SPACE.sub("", text)
+    return np.array([_WHITE_SPACE.sub("", block) in flat for block in blocks.text])
 
 
-def densest(soup: BeautifulSoup) -> Tag | None:
+# ---- extractors of others --------------------------------------------------------------------------------------------
+
+
+def text_by(extractor: str, html: str, form: Format) -> str:
+    """The text that an extractor finds. They are imported late: each takes its time, and `auto` needs few of them."""
+    if extractor == "trafilatura":
+        import trafilatura
+
+        # Its fast mode: the slow one asks further extractors too and is no better on our pages.
+        kind = "markdown" if form == "markdown" else "txt"
+        return trafilatura.extract(html, fast=True, include_comments=False, output_format=kind) or ""
+    if extractor == "resiliparse":
+        from resiliparse.extract.html2text import extract_plain_text
+
+        layout: Any = "minimal_html" if form == "markdown" else True
+        found = extract_plain_text(html, preserve_formatting=layout, main_content=True, alt_texts=False, comments=False)
+        return text_of_fragment(found, form) if form == "markdown" else found
+    if extractor == "readability":
+        from readability import Document
+        from readability.readability import Unparseable
+
+        try:
+            return text_of_fragment(Document(html).summary(html_partial=True), form)
+        except Unparseable:  # no text at all
+            return ""
+    return text_of_fragment(str(_densest(BeautifulSoup(html, "lxml")) or ""), form)
+
+
+def _densest(soup: BeautifulSoup) -> Tag | None:
     """The element that holds most of the text outside links: readability's rule, without its weights.
 
     Each block's text counts for its parent, and half for the parent's parent. Junk is removed from the soup.
@@ -157,16 +173,16 @@ def densest(soup: BeautifulSoup) -> Tag | None:
     scores: dict[int, float] = defaultdict(float)
     elements: dict[int, Tag] = {}
     for block in soup.find_all(_LEAVES):
-        length = _own_text(block)
-        parent = block.parent if block.name not in ("td", "div", "section", "article") else block
-        for holder, share in ((parent, 1.0), (parent.parent if parent else None, 0.5)):
-            if length and holder is not None and holder.name != "[document]":
-                elements[id(holder)] = holder
-                scores[id(holder)] += share * length
+        length = _own_length(block)
+        holder = block if block.name in _OWN_HOLDERS else block.parent
+        for around, share in ((holder, 1.0), (holder.parent if holder else None, 0.5)):
+            if length and around is not None and around.name != "[document]":
+                elements[id(around)] = around
+                scores[id(around)] += share * length
     return elements[max(scores, key=lambda key: scores[key])] if scores else soup.body
 
 
-def _own_text(block: Tag) -> int:
+def _own_length(block: Tag) -> int:
     """Characters of a block outside links and outside the blocks within it."""
     length = 0
     stack = list(block.children)
@@ -174,40 +190,6 @@ def _own_text(block: Tag) -> int:
         node = stack.pop()
         if isinstance(node, NavigableString):
             length += 0 if isinstance(node, PreformattedString) else len(node.strip())
-        elif isinstance(node, Tag) and node.name != "a" and node.name not in _BLOCKS:
+        elif isinstance(node, Tag) and node.name in _INLINE:
             stack.extend(node.children)
     return length
-
-
-def title_of(soup: BeautifulSoup, rules: Rules | None = None) -> str | None:
-    """The title as the rules' selector, og:title, the first `<h1>` or `<title>` gives it."""
-    stated = soup.find("meta", property="og:title", content=True)
-    places = [soup.select_one(rules.title) if rules and rules.title else None, stated, soup.h1, soup.title]
-    for place in places:
-        if place is not None:
-            text = str(place.get("content")) if place is stated else place.get_text(" ")
-            text = " ".join(text.split())
-            if text:
-                return text[:500]
-    return None
-
-
-def date_of(soup: BeautifulSoup) -> str | None:
-    """The date that a page states in its metadata, a `<time>`, or a short line about its update, as YYYY-MM-DD.
-
-    >>> date_of(BeautifulSoup("<p class=meta>最后更新：2024年1月2日</p>", "lxml"))
-    '2024-01-02'
-    """
-    stated = soup.select_one("meta[property='article:published_time'], meta[name='date'], meta[name='pubdate']")
-    time = soup.select_one("time[datetime]")
-    line = soup.find(string=re.compile(r"更新|发布|發布|[Pp]ublished|[Uu]pdated"))
-    candidates = [
-        stated and stated.get("content"),
-        time and time.get("datetime"),
-        line if line and len(line) < 80 else None,
-    ]
-    for candidate in candidates:
-        found = _DATE.search(str(candidate)) if candidate else None
-        if found and 1 <= int(found[2]) <= 12 and 1 <= int(found[3]) <= 31:
-            return f"{found[1]}-{int(found[2]):02d}-{int(found[3]):02d}"
-    return None

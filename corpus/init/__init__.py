@@ -14,11 +14,12 @@ import yaml
 
 from corpus.errors import UserError
 from corpus.params import Params
+from corpus.scrape.files import SUFFIXES, has_suffix
 
 TEMPLATES = Path(__file__).parent  # links to the project's own files, not called dvc.yaml: DVC would read that too
 CHECKOUT = TEMPLATES.parent.parent  # where the trusted and pinned texts lie that come with the toolkit
 TEXTS = ("data/reference/en.txt", "data/reference/zh.txt", "data/evaluation/en.jsonl", "data/evaluation/zh.jsonl")
-KINDS = {".html": "html", ".htm": "html", ".jsonl": "jsonl", ".parquet": "parquet", ".txt": "text"}
+NAMED = ".html, .jsonl, .parquet, .csv, .warc or .txt"  # what messages say; SUFFIXES has all
 IGNORED = {
     ".gitignore": [".corpusmill/", ".venv/", "reports/*.timing.json", "/try/"],
     ".dvcignore": [".corpusmill", ".venv", "__pycache__"],
@@ -75,25 +76,34 @@ def describe(source: str, folder: Path) -> list[dict[str, Any]]:
         return [describe_site(source)]
     path = Path(source)
     if "*" in source:
-        kinds = sorted({KINDS[found.suffix] for found in path.parent.glob(path.name) if found.suffix in KINDS})
-        if len(kinds) != 1 or path.suffix not in KINDS:
+        kinds = sorted({kind for found in path.parent.glob(path.name) if (kind := kind_of(found))})
+        if len(kinds) != 1 or not kind_of(path):
             raise UserError(f"{source} matches no file of one kind: name for example notes/*.txt")
         if kinds == ["html"]:
             raise UserError(f"{source}: pages come by folder, name {path.parent}")
     elif path.is_dir():
-        kinds = sorted({KINDS[found.suffix] for found in path.rglob("*") if found.suffix in KINDS})
+        kinds = sorted({kind for found in path.rglob("*") if (kind := kind_of(found))})
         kinds = ["html"] if "html" in kinds else kinds  # text beside pages, as robots.txt, is seldom meant
         if not kinds:
-            raise UserError(f"{source} holds no {', '.join(KINDS)} file")
+            raise UserError(f"{source} holds no {NAMED} file")
     elif not path.exists():
-        raise UserError(f"{source} does not exist: name a web address, a folder, or a .jsonl, .parquet or .txt file")
-    elif path.suffix not in KINDS or KINDS[path.suffix] == "html":
-        raise UserError(f"{source} is no source: name a web address, a folder, or a .jsonl, .parquet or .txt file")
+        raise UserError(f"{source} does not exist: name a web address, a folder, or a {NAMED} file")
+    elif kind_of(path) in (None, "html"):
+        raise UserError(f"{source} is no source: name a web address, a folder, or a {NAMED} file; pages come by folder")
     else:
-        kinds = [KINDS[path.suffix]]
+        kinds = [str(kind_of(path))]
     seen = Path(os.path.relpath(path, folder)).as_posix()
-    stem = path.parent.name if "*" in source else path.stem
+    stem = path.parent.name if "*" in source else path.name.partition(".")[0]
     return [{"name": stem or "source", "kind": kind, "path": seen} for kind in kinds]
+
+
+def kind_of(path: Path) -> str | None:
+    """The kind of source that a file is of, compressed or not; None if of none.
+
+    >>> kind_of(Path("a/tickets.jsonl.zst")), kind_of(Path("crawl.warc.gz")), kind_of(Path("photo.png"))
+    ('jsonl', 'warc', None)
+    """
+    return next((kind for kind, suffixes in SUFFIXES.items() if has_suffix(path.name, suffixes)), None)
 
 
 def describe_site(address: str) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,36 +40,83 @@ def part_count(size: int, part_bytes: float) -> int:
 
 
 class Spill:
-    """Files of records in a folder, one a bucket, opened when first needed."""
+    """A folder of records: kept ones in a file a bucket, opened when first needed, dropped ones in one of their own."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
-        self.files: dict[int, BinaryIO] = {}
+        self.files: dict[str, BinaryIO] = {}
+        self.rows_in = self.size = 0  # bytes of text or pages kept
 
     def add(self, row: dict[str, Any]) -> None:
-        bucket = bucket_of(row["id"])
-        if bucket not in self.files:
-            self.files[bucket] = (self.folder / f"{bucket:03d}").open("wb")
-        # JSON: a pickle would be quicker, and code to whoever can write into the folder.
-        body = {"body": base64.b64encode(row["body"]).decode("ascii")} if "body" in row else {}
-        self.files[bucket].write(json.dumps(row | body).encode("ascii") + b"\n")
+        self.rows_in += 1
+        if "reason" in row:
+            self.write("dropped", row)
+        else:
+            self.size += len(row["body"]) if "body" in row else len(row["text"].encode())
+            self.write(f"{bucket_of(row['id']):03d}", row)
+
+    def write(self, name: str, row: dict[str, Any]) -> None:
+        """Append a record: a line of JSON (a pickle would be code to whoever can write here), then its body's bytes."""
+        if name not in self.files:
+            self.files[name] = (self.folder / name).open("wb")
+        body = row.get("body")
+        line = json.dumps(row if body is None else row | {"body": len(body)})
+        self.files[name].write(line.encode("ascii") + b"\n" + (body or b""))
 
     def close(self) -> None:
         for file in self.files.values():
             file.close()
 
-    def rows(self, part: int, parts: int) -> Iterator[dict[str, Any]]:
-        """The records of a part: of several buckets, or a share of one, each in the order they came."""
-        for bucket in range(part % BUCKETS, BUCKETS, parts):
-            path = self.folder / f"{bucket:03d}"
-            if not path.exists():
-                continue
-            with path.open("rb") as file:
-                for line in file:
-                    row = json.loads(line)
-                    if int(row["id"][-8:], 16) % parts == part:
-                        yield row | ({"body": base64.b64decode(row["body"])} if "body" in row else {})
+    def finish(self, **more: Any) -> None:
+        """Close the files, and leave the counts beside them."""
+        self.close()
+        counts = {"rows_in": self.rows_in, "size": self.size} | more
+        (self.folder / "counts.json").write_text(json.dumps(counts), "ascii")
+
+
+def read_counts(folder: Path) -> dict[str, Any]:
+    """What `Spill.finish` left in a folder."""
+    counts: dict[str, Any] = json.loads((folder / "counts.json").read_text("ascii"))
+    return counts
+
+
+def spilled(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of one file in the order they came; none of a file that is not there."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            row = json.loads(line)
+            yield row | {"body": file.read(row["body"])} if "body" in row else row
+
+
+def rows_of_part(folders: Sequence[Path], part: int, parts: int) -> Iterator[dict[str, Any]]:
+    """The records of a part: of several buckets, or a share of one, each in the order of the folders."""
+    for bucket in range(part % BUCKETS, BUCKETS, parts):
+        for folder in folders:
+            for row in spilled(folder / f"{bucket:03d}"):
+                if int(row["id"][-8:], 16) % parts == part:
+                    yield row
+
+
+class DroppedRows:
+    """Dropped rows on disk, by the beginning of their ids, so that a fraction at a time can be sorted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.spill = Spill(folder)
+        self.reasons: Counter[str] = Counter()
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.reasons[row["reason"]] += 1
+        self.spill.write(row["id"][:2], row)
+
+    def in_order(self) -> Iterator[dict[str, Any]]:
+        """All of them by id; nothing can be added after."""
+        self.spill.close()
+        for prefix in range(256):
+            rows = list(spilled(self.spill.folder / f"{prefix:02x}"))
+            yield from sorted(rows, key=lambda row: (row["id"], row["reason"], row["detail"] or ""))
 
 
 class SeenIds:

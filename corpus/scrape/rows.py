@@ -1,56 +1,47 @@
-"""Rows of JSONL, Parquet and plain text files as documents or pages."""
+"""Rows of JSONL, Parquet, CSV and plain text files and of datasets as documents or pages."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from corpus.documents import DROPPED_TEXT_CHARS, document_id, open_part, render_messages
 from corpus.errors import UserError
+from corpus.scrape.archives import read_archive
+from corpus.scrape.files import (
+    COMPRESSED,
+    DAMAGE,
+    MAX_LINE,
+    SUFFIXES,
+    FileEntry,
+    list_files,
+    open_bytes,
+    open_raw,
+    read_lines,
+)
+from corpus.scrape.messages import Dialogue, dialogue_of
 from corpus.scrape.urls import normalise_url
-from corpus.sources import HtmlSource, RowSource
+from corpus.sources import HfSource, HtmlSource, RowSource, WarcSource
 
-SUFFIXES = {
-    "jsonl": (".jsonl", ".ndjson"),
-    "parquet": (".parquet",),
-    "text": (".txt", ".md"),
-    "html": (".html", ".htm"),
-}
+__all__ = ["SUFFIXES", "document_of", "files_of", "read_dataset_row", "read_files"]
+
 _TAKEN_OVER = ("url", "title", "date", "licence", "lang", "label")
 _PAGE_FIELDS = ("html", "body")
-_OVERLONG_LINE = 256 * 1024 * 1024
+_DIALOGUES = ("messages", "conversations", "instruction", "input", "chosen")  # looked for beside a text as well
+_PARQUET_ROWS = 200  # read at once
 
+FileRows = HtmlSource | WarcSource | RowSource
 Row = dict[str, Any]
-
-
-def messages_of(row: Mapping[str, Any]) -> list[dict[str, str]] | None:
-    """The messages of a row in one of the usual shapes: messages, input/output, or Alpaca. None if it has none.
-
-    Raises ValueError where it has some that are not right.
-
-    >>> messages_of({"instruction": "Add", "input": "1 2", "output": "3"})
-    [{'role': 'user', 'content': 'Add\\n1 2'}, {'role': 'assistant', 'content': '3'}]
-    """
-    given = row.get("messages")
-    if given is not None:
-        if not isinstance(given, list) or not given:
-            raise ValueError("messages is not a list of {role, content}")
-        for message in given:
-            if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-                raise ValueError("a message is not {role, content} with two strings")
-        return [{"role": message["role"], "content": message["content"]} for message in given]
-    question = row.get("instruction", row.get("input"))
-    if question is None or "output" not in row:
-        return None
-    parts = [question, row.get("input") or ""] if "instruction" in row else [question]
-    if not all(isinstance(part, str) for part in [*parts, row["output"]]):
-        raise ValueError("instruction, input and output are not all strings")
-    asked = "\n".join(part for part in parts if part)
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": row["output"]}]
 
 
 def document_of(row: Mapping[str, Any], text_field: str) -> Row:
@@ -75,89 +66,117 @@ def document_of(row: Mapping[str, Any], text_field: str) -> Row:
         # What is a string here was decoded already, whatever charset the page declares.
         declared = "text/html; charset=utf-8" if isinstance(html, str) else content_type
         return {"url": url, "content_type": declared if isinstance(declared, str) else "text/html", "body": body}
+    text = row.get(text_field)
+    dialogue: Dialogue | None = None
     try:
-        messages = messages_of(row)
+        if text is None or any(row.get(name) is not None for name in _DIALOGUES):
+            dialogue = dialogue_of(row)
     except ValueError as error:
         return _refused("scrape.error.messages", str(error))
-    text = row.get(text_field)
-    if text is None and messages is not None:
-        text = render_messages(messages)
+    if text is None and dialogue is not None:
+        text = render_messages(dialogue.messages)
     if text is None:
         return _refused("scrape.error.text", f"{text_field} is missing")
     if not isinstance(text, str):
         return _refused("scrape.error.text", f"{text_field} is {type(text).__name__}, not a string")
-    if not _is_utf8(text) or not all(_is_utf8(m["content"] + m["role"]) for m in messages or ()):
+    if not _is_utf8(text) or not all(_is_utf8(said) for said in _said(dialogue)):
         return _refused("scrape.error.encoding", f"{text_field} holds half of a character (a lone surrogate)")
     taken = {name: row[name] for name in _TAKEN_OVER if isinstance(row.get(name), str) and _is_utf8(row[name])}
-    used = {text_field, *taken, *(("messages", "instruction", "input", "output") if messages else ())}
+    used = {text_field, *taken, *(dialogue.used if dialogue else ())}
     rest = {name: value for name, value in row.items() if name not in used}
     meta = json.dumps(rest, sort_keys=True, ensure_ascii=True, default=str) if rest else None
-    return {"text": text, **taken, "messages": messages, "meta": meta}
+    document = {"text": text, **taken, "messages": dialogue.messages if dialogue else None, "meta": meta}
+    if dialogue and dialogue.preference:
+        document["preference"] = dialogue.preference
+    if dialogue and dialogue.label:
+        document["label"] = dialogue.label
+    return document
 
 
-def read_rows(source: RowSource | HtmlSource) -> Iterator[Row]:
-    """All records of a source, in the order of its files: documents, pages, or dropped rows with a reason.
-
-    A row without an id field has `raw`: True; its id is that of its bytes, and repeats get ids of their own.
-    Raises UserError for a path that is missing, a pattern that matches nothing, and a broken Parquet file.
-    """
-    for path, name in files_of(Path(source.path), source.kind):
-        if isinstance(source, HtmlSource):
-            yield _html_page(source, path, name)
-        elif source.kind == "jsonl":
-            yield from _jsonl_rows(source, path, name)
-        elif source.kind == "parquet":
-            yield from _parquet_rows(source, path, name)
-        else:
-            yield _text_file(path, name)
+def _said(dialogue: Dialogue | None) -> Iterator[str]:
+    if dialogue:
+        for messages in (dialogue.messages, *(dialogue.preference or {}).values()):
+            yield from (message["content"] for message in messages)
 
 
-def files_of(path: Path, kind: str) -> list[tuple[Path, str]]:
-    """The files under a path, or that a pattern matches, sorted, each with the name that details give it.
-
-    Raises UserError where there is none.
-    """
-    if path.is_file():
-        return [(path, _readable(path.name))]
-    suffixes = SUFFIXES[kind]
-    if path.is_dir():
-        found = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes]
-        root = path
-    elif "*" in str(path):
-        parts = path.parts
-        first = next(i for i, part in enumerate(parts) if "*" in part)
-        root = Path(*parts[:first])
-        found = [p for p in root.glob(str(Path(*parts[first:]))) if p.is_file()] if root.is_dir() else []
-    else:
-        raise UserError(f"sources: {path} does not exist: name a file, a folder, or a pattern with *")
+def files_of(source: FileRows) -> list[FileEntry]:
+    """The files of a source in the order they are read in. Raises UserError where there is none."""
+    if not isinstance(source, WarcSource) or not source.paths:
+        return list_files(source.path, source.kind, source.storage)
+    lines = read_lines(source.path, storage=source.storage)
+    found = [(f"{source.base}{line}".removeprefix("file://"), line) for line in lines]
     if not found:
-        raise UserError(f"sources: {path} matches no {' or '.join(suffixes)} file: there is nothing to read")
-    return sorted((p, _readable(p.relative_to(root).as_posix())) for p in found)
+        raise UserError(f"sources: {source.name}: {source.path} names no archive: it should have one a line")
+    return [
+        FileEntry(path, name, 0, "") if "://" in path else list_files(path, "warc")[0]._replace(name=name)
+        for path, name in found
+    ]
 
 
-def _readable(name: str) -> str:
-    """A file name as it is, or with its bytes quoted where they are not UTF-8."""
-    return name if _is_utf8(name) else quote(os.fsencode(name))
+def read_files(source: FileRows, entries: Iterable[FileEntry], records: Counter[str]) -> Iterator[Row]:
+    """All records of a source's files, in order: documents, pages, or dropped rows with a reason.
+
+    A row without an id field has `raw`: True; its id is that of its bytes, and repeats get ids of their own. What a
+    clipped or broken file loses is one dropped row. `records` counts those of archives by type. Raises UserError for a
+    file that cannot be opened, and for a broken Parquet file.
+    """
+    for entry in entries:
+        if isinstance(source, WarcSource):
+            yield from read_archive(source, entry, records, source.storage)
+        elif isinstance(source, RowSource) and source.kind == "parquet":
+            yield from _parquet_rows(source, entry)
+        else:
+            try:
+                with open_bytes(entry, source.storage) as file:
+                    yield from _rows_of_file(source, entry.name, file)
+            except DAMAGE as error:
+                identity = document_id(f"{source.name}\0{entry.name}")
+                detail = f"{entry.name}: damaged or clipped: {str(error)[:200]}"
+                yield {"id": identity, "reason": "scrape.error.archive", "detail": detail, "text": None}
 
 
-def _html_page(source: HtmlSource, path: Path, name: str) -> Row:
+def _rows_of_file(source: HtmlSource | RowSource, name: str, file: BinaryIO) -> Iterator[Row]:
+    if isinstance(source, HtmlSource):
+        yield _html_page(source, name, file)
+    elif source.kind == "jsonl":
+        yield from _jsonl_rows(source, name, file)
+    elif source.kind == "csv":
+        yield from _csv_rows(source, name, file)
+    else:
+        yield _text_file(source, name, file)
+
+
+def _html_page(source: HtmlSource, name: str, file: BinaryIO) -> Row:
     base = source.public_base or f"file://{source.name}/"
     url = (normalise_url(name, base) if source.public_base else None) or base.rstrip("/") + "/" + name
     row: Row = {"id": document_id(url), "url": url}
-    if path.stat().st_size > source.max_bytes:
+    body = file.read(source.max_bytes + 1)
+    if len(body) > source.max_bytes:
         return row | {"reason": "scrape.too_large", "detail": f"{name}: over {source.max_bytes} bytes", "text": None}
-    return row | {"content_type": "text/html", "body": path.read_bytes()}
+    return row | {"content_type": "text/html", "body": body}
 
 
-def _jsonl_rows(source: RowSource, path: Path, name: str) -> Iterator[Row]:
-    with path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(_OVERLONG_LINE), b""), 1):
-            raw = line.strip()
-            if number == 1:
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
-            if not raw:
-                continue
+def _jsonl_rows(source: RowSource, name: str, file: BinaryIO) -> Iterator[Row]:
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
+        if len(line) == MAX_LINE and not line.endswith(b"\n"):
+            yield _overlong_line(file, line, f"{name}:{number}")
+            continue
+        raw = line.strip()
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        if raw:
             yield _with_id(source, _jsonl_row(source, raw), raw, f"{name}:{number}")
+
+
+def _overlong_line(file: BinaryIO, start: bytes, where: str) -> Row:
+    """The dropped row of a line that memory need not hold: the rest of it is passed over."""
+    digest = hashlib.blake2b(start, digest_size=16)
+    while (more := file.readline(MAX_LINE)) and not more.endswith(b"\n"):
+        digest.update(more)
+    digest.update(more)
+    text = start[: 4 * DROPPED_TEXT_CHARS].decode("utf-8", "replace")[:DROPPED_TEXT_CHARS]
+    refused = _refused("scrape.too_large", f"{where}: a line of more than {MAX_LINE} bytes")
+    return refused | {"id": digest.hexdigest(), "text": text}
 
 
 def _jsonl_row(source: RowSource, raw: bytes) -> Row:
@@ -172,43 +191,109 @@ def _jsonl_row(source: RowSource, raw: bytes) -> Row:
     return document_of(row, source.text_field) | {"key": row.get(source.id_field) if source.id_field else None}
 
 
-def _parquet_rows(source: RowSource, path: Path, name: str) -> Iterator[Row]:
-    file = open_part(path)
-    names = file.schema_arrow.names
-    needed = [field for field in (source.id_field,) if field and field not in names]
-    if needed:
-        raise UserError(f"{path} has no column `{needed[0]}`, which id_field names; it has {', '.join(names)}")
+def _parquet_rows(source: RowSource, entry: FileEntry) -> Iterator[Row]:
     number = 0
-    try:
-        for batch in file.iter_batches(1_000):
-            for row in batch.to_pylist():
-                number += 1
-                raw = json.dumps(row, sort_keys=True, default=_bytes_as_text).encode("utf-8", "surrogatepass")
-                columns = document_of(row, source.text_field)
-                key = row.get(source.id_field) if source.id_field else None
-                yield _with_id(source, columns | {"key": key}, raw, f"{name}:{number}")
-    except OSError as error:
-        raise UserError(f"{path} is damaged after row {number} ({error}): delete it and copy it again") from None
+    with open_raw(entry, source.storage) as opened:
+        try:
+            file = open_part(Path(entry.path)) if entry.is_local else pq.ParquetFile(opened)
+            names = file.schema_arrow.names
+            if source.id_field and source.id_field not in names:
+                raise UserError(
+                    f"{entry.path} has no column `{source.id_field}`, which id_field names; it has {', '.join(names)}"
+                )
+            for batch in file.iter_batches(_PARQUET_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield read_dataset_row(source, row, f"{entry.name}:{number}")
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{entry.path} is damaged after row {number} ({said}): delete it and copy it again"
+            ) from None
+
+
+def read_dataset_row(source: RowSource | HfSource, row: Mapping[str, Any], where: str) -> Row:
+    """A row that already has columns. Its natural key, without an id field, is all of it as JSON."""
+    raw = json.dumps(row, sort_keys=True, default=_bytes_as_text).encode("utf-8", "surrogatepass")
+    key = row.get(source.id_field) if source.id_field else None
+    return _with_id(source, document_of(row, source.text_field) | {"key": key}, raw, where)
 
 
 def _bytes_as_text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-def _text_file(path: Path, name: str) -> Row:
-    raw = path.read_bytes()
+def _csv_rows(source: RowSource, name: str, file: BinaryIO) -> Iterator[Row]:
+    """Rows of a table with a header; between fields commas, semicolons or tabs, whichever the header has most of."""
+    csv.field_size_limit(MAX_LINE)
+    # Bytes that are no UTF-8 become lone surrogates, so that they cost their own row only.
+    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    first = text.readline(MAX_LINE)
+    reader = csv.reader(
+        chain([first], iter(lambda: text.readline(MAX_LINE), "")), delimiter=max(",;\t", key=first.count), strict=True
+    )
+    header: list[str] = []
+    end = 0
+    while True:
+        start = end + 1
+        try:
+            fields = next(reader, None)
+            problem = None
+        except csv.Error as error:
+            fields, problem = [], str(error)
+        end = reader.line_num
+        if fields is None:
+            return
+        if not header and fields:
+            header = _csv_header(source, name, fields)
+            continue
+        if not fields and problem is None:
+            continue
+        if problem is None and len(fields) != len(header):
+            problem = f"{len(fields)} fields, where the header has {len(header)}"
+        row = dict(zip(header, fields, strict=False))
+        if problem is None and all(map(_is_utf8, fields)):
+            yield read_dataset_row(source, row, f"{name}:{start}")
+            continue
+        raw = "\0".join(fields).encode("utf-8", "surrogateescape") or f"{name}:{start}".encode()
+        refused = _refused("scrape.error.csv", problem) if problem else _refused("scrape.error.encoding", "no UTF-8")
+        yield _with_id(source, refused, raw, f"{name}:{start}")
+
+
+def _csv_header(source: RowSource, name: str, fields: Sequence[str]) -> list[str]:
+    if len(set(fields)) < len(fields) or not all(map(_is_utf8, fields)):
+        raise UserError(
+            f"{name}: the header {', '.join(map(repr, fields))[:200]} does not name each column once in UTF-8"
+        )
+    if source.id_field and source.id_field not in fields:
+        raise UserError(f"{name} has no column `{source.id_field}`, which id_field names; it has {', '.join(fields)}")
+    return list(fields)
+
+
+def _text_file(source: RowSource, name: str, file: BinaryIO) -> Row:
+    """A file as a document. One that is not UTF-8 is decoded as clean decodes pages; `meta` says from what."""
+    raw = file.read(MAX_LINE + 1)
+    if len(raw) > MAX_LINE:
+        refused = _refused("scrape.too_large", f"{name}: over {MAX_LINE} bytes")
+        return refused | {"id": document_id(f"{source.name}\0{name}"), "text": None}
+    columns: Row = {"id": document_id(raw), "raw": True, "title": Path(_uncompressed(name)).stem}
     try:
-        columns: Row = {"text": raw.decode("utf-8-sig"), "title": Path(name).stem}
+        return columns | {"text": raw.decode("utf-8-sig")}
     except UnicodeDecodeError as error:
-        columns = _refused("scrape.error.encoding", f"byte {error.start} is not UTF-8")
-        columns |= {
-            "detail": f"{name}: {columns['detail']}",
-            "text": raw[:DROPPED_TEXT_CHARS].decode("utf-8", "replace"),
-        }
-    return columns | {"id": document_id(raw), "raw": True}
+        from corpus.clean.decode import decode
+
+        decoded = decode(raw, "text/plain")
+        if decoded and _is_utf8(decoded.text):
+            return columns | {"text": decoded.text, "meta": json.dumps({"encoding": decoded.encoding})}
+        refused = _refused("scrape.error.encoding", f"{name}: byte {error.start} is not UTF-8")
+        return columns | refused | {"text": raw[:DROPPED_TEXT_CHARS].decode("utf-8", "replace")}
 
 
-def _with_id(source: RowSource, row: Row, raw: bytes, where: str) -> Row:
+def _uncompressed(name: str) -> str:
+    return name.removesuffix(Path(name).suffix) if Path(name).suffix.lower() in COMPRESSED else name
+
+
+def _with_id(source: RowSource | HfSource, row: Row, raw: bytes, where: str) -> Row:
     key = row.pop("key", None)
     named = isinstance(key, str | int) and not isinstance(key, bool)
     if source.id_field and not named and "reason" not in row:

@@ -1,115 +1,284 @@
-"""scrape: sources to parts of pages (sites, folders of HTML) and of documents (JSONL, Parquet, plain text)."""
+"""scrape: sources to parts of pages (sites, archives, HTML) and of documents (JSONL, Parquet, CSV, text, datasets)."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
+import json
+import os
 import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from tqdm import tqdm
 
-from corpus.documents import DOCUMENT, DROPPED, DROPPED_TEXT_CHARS, PAGE, document_id, part_name, write_table
+from corpus.documents import (
+    DOCUMENT,
+    DROPPED,
+    DROPPED_TEXT_CHARS,
+    PAGE,
+    ROW_GROUP_ROWS,
+    document_id,
+    part_name,
+    part_writer,
+    write_table,
+)
 from corpus.errors import UserError
-from corpus.params import Scrape
-from corpus.scrape.buckets import SeenIds, Spill, part_count, repeat_id
-from corpus.scrape.crawl import crawl
-from corpus.scrape.rows import SUFFIXES, read_rows
-from corpus.sources import AnySource, HtmlSource, RowSource, SiteSource
+from corpus.executor import run_tasks
+from corpus.params import Forget, Scrape
+from corpus.scrape.buckets import DroppedRows, SeenIds, Spill, part_count, read_counts, repeat_id, rows_of_part, spilled
+from corpus.scrape.files import SUFFIXES, FileEntry, has_suffix
+from corpus.scrape.forget import forgetter, forgotten, url_forgetter
+from corpus.scrape.rows import FileRows, files_of, read_dataset_row, read_files
+from corpus.sources import AnySource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
 from corpus.stage import Metrics, Run, add_metrics, count_rows
 
 READS = ()
-VERSION = 1
+VERSION = 2
+SEGMENT_BYTES = 64_000_000  # of files as they are stored: what is read again after a kill
+SEGMENT_ROWS = 20_000  # of a dataset
+_APPLIED_LATER = {"batch", "licence", "lang", "rules"}  # of a source: they change nothing of what is read
+
+Row = dict[str, Any]
 
 
 def run(run: Run) -> Metrics:
     """Fetch all sources of params, or read the files and folders given as input, and write their parts.
 
-    Metrics: rows and dropped_by_reason, and `sources`: per source and batch the rows and the bytes kept.
+    Metrics: rows and dropped_by_reason, and `sources`: per source and batch the rows, the bytes kept, and of archives
+    the records by type.
     """
     sources = sources_of_paths(run.inputs) if run.inputs else list(run.params.sources)
     if not sources:
         raise UserError("sources: there is none: name a site, a folder or a file in params.yaml, or use --input")
-    metrics = gather(sources, run.params.scrape, run.home, run.output, run.limit)
+    metrics = gather(
+        sources, run.params.scrape, run.home, run.output, run.limit, run.params.forget, workers=run.workers
+    )
     if metrics["rows"]["in"] == 0:
         raise UserError(f"sources: no document in {', '.join(s.name for s in sources)}: name files or pages with text")
     return metrics
 
 
-def gather(sources: Sequence[AnySource], scrape: Scrape, home: Path, output: Path, limit: int | None = None) -> Metrics:
-    """Write the parts of all sources into a folder; an id that an earlier source or row brought is dropped."""
+def gather(
+    sources: Sequence[AnySource],
+    scrape: Scrape,
+    home: Path,
+    output: Path,
+    limit: int | None = None,
+    forget: Forget | None = None,
+    workers: int = 1,
+) -> Metrics:
+    """Write the parts of all sources into a folder; an id that an earlier source or row brought is dropped.
+
+    What is read of files and datasets lies in `home`/scrape, segment by segment, until all parts are written: killed
+    and run again, it goes on after the last whole segment. The order of segments, not who made them, decides the bytes.
+    """
+    forget = forget or Forget()
+    must_go = forgetter(forget)
     with tempfile.TemporaryDirectory(dir=output, prefix=".") as temporary:
         work = Path(temporary)
         seen = SeenIds(work / "seen")
-        each = [
-            _write_source(source, _records(source, scrape, home, limit), scrape, work, output, seen)
-            for source in sources
+        total: list[Metrics] = []
+        resumable: list[Path] = []
+        for source in sources:
+            refused = output / f"dropped-{_name(source)}.parquet"
+            if refused.exists():
+                raise UserError(
+                    f"sources: {source.name} comes twice with batch {source.batch}: rename one or raise its batch"
+                )
+            segments = _segments(source, scrape, forget, home, work / _name(source), limit, workers)
+            resumable += {segment.parent for segment in segments if segment.is_relative_to(home / "scrape")}
+            total.append(_write_source(source, segments, scrape, work, output, seen, must_go))
+            shutil.rmtree(work / _name(source), ignore_errors=True)
+        for folder in resumable:
+            shutil.rmtree(folder, ignore_errors=True)
+        return functools.reduce(add_metrics, total)
+
+
+def _name(source: AnySource) -> str:
+    return f"{source.name}-{source.batch}"
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+class _Segment(NamedTuple):
+    """Files that are read as one task, and the folder for what they hold."""
+
+    source: FileRows
+    entries: list[FileEntry]
+    folder: Path
+    shows: bool  # whether rows are counted on the terminal
+
+
+def _segments(
+    source: AnySource, scrape: Scrape, forget: Forget, home: Path, work: Path, limit: int | None, workers: int
+) -> list[Path]:
+    """The folders of a source's records, in the order in which the source has them."""
+    if limit is None and isinstance(source, HfSource):
+        return _dataset_segments(source, home / "scrape" / _key(source, []))
+    if limit is None and isinstance(source, FileRows):
+        entries = files_of(source)
+        folder = home / "scrape" / _key(source, entries)
+        groups = _by_size(entries)
+        tasks = [
+            _Segment(source, group, folder / f"{number:06d}", workers <= 1 or len(groups) == 1)
+            for number, group in enumerate(groups)
         ]
-        return functools.reduce(add_metrics, each)
+        todo = [task for task in tasks if not task.folder.exists()]
+        with tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc=source.name, disable=None) as bar:
+            for _ in run_tasks(_read_segment, todo, workers):
+                bar.update()
+        return [task.folder for task in tasks]
+    records: Counter[str] = Counter()
+    spill = Spill(work)
+    for row in islice(_records(source, scrape, forget, home, records), limit):
+        spill.add(row)
+    spill.finish(records=records)
+    return [work]
 
 
-def _records(source: AnySource, scrape: Scrape, home: Path, limit: int | None) -> Iterator[dict[str, Any]]:
-    if isinstance(source, SiteSource):
-        return islice(crawl(source, scrape, home), limit)
-    if not isinstance(source, RowSource | HtmlSource):
-        raise UserError(f"sources: {source.name}: {source.kind} cannot be read yet")
-    return islice(tqdm(read_rows(source), desc=source.name, unit="row", disable=None), limit)
+def _records(source: AnySource, scrape: Scrape, forget: Forget, home: Path, records: Counter[str]) -> Iterator[Row]:
+    if isinstance(source, SiteSource | UrlsSource):
+        from corpus.scrape.crawl import crawl, fetch_urls
+
+        forgotten_url = url_forgetter(forget)  # not even asked for
+        if isinstance(source, SiteSource):
+            return crawl(source, scrape, home, forgotten_url)
+        return fetch_urls(source, scrape, home, forgotten_url)
+    if isinstance(source, HfSource):
+        return _dataset_rows(source, 0)
+    rows = read_files(source, files_of(source), records)
+    return iter(tqdm(rows, desc=source.name, unit="row", disable=None))
+
+
+def _key(source: AnySource, entries: Sequence[FileEntry]) -> str:
+    """Hash of all that decides what is read."""
+    settings = source.model_dump(mode="json", exclude=_APPLIED_LATER | {"storage"})
+    said = json.dumps([VERSION, settings, [entry[1:] for entry in entries]])
+    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+
+
+def _by_size(entries: Sequence[FileEntry]) -> list[list[FileEntry]]:
+    """Consecutive files in groups of about SEGMENT_BYTES; a file whose size is not known is one."""
+    groups: list[list[FileEntry]] = []
+    size = SEGMENT_BYTES
+    for entry in entries:
+        if size >= SEGMENT_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(entry)
+        size += entry.size or SEGMENT_BYTES
+    return groups
+
+
+def _read_segment(task: _Segment) -> None:
+    records: Counter[str] = Counter()
+    rows = read_files(task.source, task.entries, records)
+    shown = tqdm(rows, desc=task.source.name, unit="row", leave=False, disable=None if task.shows else True)
+    partial = _partial(task.folder)
+    spill = Spill(partial)
+    for row in shown:
+        spill.add(row)
+    spill.finish(records=records)
+    with contextlib.suppress(OSError):  # another run was faster: its segment has the same bytes
+        partial.rename(task.folder)
+
+
+def _partial(folder: Path) -> Path:
+    """Where a segment is written until it is whole."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    return partial
+
+
+def _dataset_segments(source: HfSource, folder: Path) -> list[Path]:
+    done = sorted(folder.glob("[0-9]*"))
+    if done and read_counts(done[-1])["rows_in"] < SEGMENT_ROWS:
+        return done
+    rows = _dataset_rows(source, len(done) * SEGMENT_ROWS)
+    while True:
+        segment = folder / f"{len(done):06d}"
+        spill = Spill(_partial(segment))
+        for row in islice(rows, SEGMENT_ROWS):
+            spill.add(row)
+        spill.finish(records={})
+        spill.folder.rename(segment)
+        done.append(segment)
+        if spill.rows_in < SEGMENT_ROWS:
+            return done
+
+
+def _dataset_rows(source: HfSource, skip: int) -> Iterator[Row]:
+    from corpus.scrape.hub import stream
+
+    shown = tqdm(stream(source, skip), desc=source.name, unit="row", initial=skip, disable=None)
+    for number, row in enumerate(shown, skip + 1):
+        yield read_dataset_row(source, row, f"{source.split}:{number}")
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 def _write_source(
-    source: AnySource, records: Iterable[dict[str, Any]], scrape: Scrape, work: Path, output: Path, seen: SeenIds
+    source: AnySource,
+    segments: Sequence[Path],
+    scrape: Scrape,
+    work: Path,
+    output: Path,
+    seen: SeenIds,
+    must_go: Callable[[Row], bool],
 ) -> Metrics:
-    """Spill a source's records by id, then write part by part: rows sorted by id, each id once."""
-    name = f"{source.name}-{source.batch}"
-    refused = output / f"dropped-{name}.parquet"
-    if refused.exists():
-        raise UserError(f"sources: {source.name} comes twice with batch {source.batch}: rename one or raise its batch")
-    folder = work / name
-    spill = Spill(folder)
-    dropped: list[dict[str, Any]] = []
-    size = rows_in = 0
-    for row in records:
-        rows_in += 1
-        if "reason" in row:
-            dropped.append(row)
-        else:
-            size += len(row["body"]) if "body" in row else len(row["text"].encode())
-            spill.add(row)
-    spill.close()
-    parts = part_count(size, scrape.part_mb * 1e6)
-    own_ids = [
-        _write_part(source, number, _in_order(spill.rows(number, parts), seen.of(number, parts), dropped), output)
-        for number in range(parts)
-    ]
-    for ids in own_ids:
-        seen.add(ids)
+    """Write a source's records part by part: rows sorted by id, each id once."""
+    counts = functools.reduce(add_metrics, map(read_counts, segments))
+    parts = part_count(counts["size"], scrape.part_mb * 1e6)
+    folder = work / f"dropped-{_name(source)}"
+    dropped = DroppedRows(folder)
+    for row in (row for segment in segments for row in spilled(segment / "dropped")):
+        dropped.add(_dropped_row(source, forgotten(row) if must_go(row) else row))
+    for number in range(parts):
+        kept, refused = _in_order(rows_of_part(segments, number, parts), seen.of(number, parts), must_go)
+        for row in refused:
+            dropped.add(_dropped_row(source, row))
+        seen.add(_write_part(source, number, kept, output))
+    _write_dropped(dropped, output / f"dropped-{_name(source)}.parquet")
     shutil.rmtree(folder)
-    counts = count_rows(rows_in=rows_in, dropped=_write_dropped(source, dropped, refused))
-    return counts | {"sources": {name: counts["rows"] | {"bytes": size, "parts": parts}}}
+    metrics = count_rows(rows_in=counts["rows_in"], dropped=dict(sorted(dropped.reasons.items())))
+    own = metrics["rows"] | {"bytes": counts["size"], "parts": parts}
+    if isinstance(source, WarcSource):
+        own["records"] = counts["records"]
+    return metrics | {"sources": {_name(source): own}}
 
 
-def _in_order(rows: Iterable[dict[str, Any]], seen: set[str], dropped: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A part's rows by id. Repeats of a raw row get ids of their own; an id seen before goes to `dropped`."""
+def _in_order(rows: Iterable[Row], seen: set[str], must_go: Callable[[Row], bool]) -> tuple[list[Row], list[Row]]:
+    """A part's rows by id, and those dropped: forgotten, or with an id seen before. Of one id the first row counts.
+
+    Repeats of a raw row get ids of their own.
+    """
     repeats: Counter[str] = Counter()
-    kept: dict[str, dict[str, Any]] = {}
+    kept: dict[str, Row] = {}
+    dropped: list[Row] = []
     for row in rows:
         if row.pop("raw", False):
             number = repeats[row["id"]]
             repeats[row["id"]] += 1
             if number:
                 row["id"] = repeat_id(row["id"], number)
-        if row["id"] in seen or row["id"] in kept:
+        if must_go(row):
+            dropped.append(forgotten(row))
+        elif row["id"] in seen or row["id"] in kept:
             where = "earlier source" if row["id"] in seen else "earlier row"
             dropped.append(row | {"reason": "scrape.duplicate_id", "detail": f"an {where} has it"})
         else:
             kept[row["id"]] = row
-    return [kept[key] for key in sorted(kept)]
+    return [kept[key] for key in sorted(kept)], dropped
 
 
 def _write_part(source: AnySource, number: int, rows: list[dict[str, Any]], output: Path) -> list[str]:
@@ -131,15 +300,22 @@ def _given(source: AnySource, row: dict[str, Any]) -> dict[str, Any]:
     return {"licence": row.get("licence") or source.licence, "lang": row.get("lang") or source.lang}
 
 
-def _write_dropped(source: AnySource, dropped: list[dict[str, Any]], path: Path) -> dict[str, int]:
-    for row in dropped:
-        text = (
-            row.get("text") if "text" in row else row.get("body", b"")[:DROPPED_TEXT_CHARS].decode("utf-8", "replace")
-        )
-        row |= {"source": source.name, "batch": source.batch, "text": text[:DROPPED_TEXT_CHARS] if text else None}
-    dropped.sort(key=lambda row: (row["id"], row["reason"], row["detail"] or ""))
-    write_table(pa.Table.from_pylist(dropped, schema=DROPPED), path)
-    return dict(sorted(Counter(row["reason"] for row in dropped).items()))
+def _dropped_row(source: AnySource, row: Row) -> Row:
+    """A row of DROPPED: what there was is cut."""
+    text = row.get("text") if "text" in row else row.get("body", b"")[:DROPPED_TEXT_CHARS].decode("utf-8", "replace")
+    given = {"source": source.name, "batch": source.batch, "text": text[:DROPPED_TEXT_CHARS] if text else None}
+    return {name: row.get(name) for name in DROPPED.names} | given
+
+
+def _write_dropped(dropped: DroppedRows, path: Path) -> None:
+    rows = dropped.in_order()
+    partial = path.with_name(f".{path.name}.partial")
+    with part_writer(DROPPED, partial) as writer:
+        first = True
+        while (batch := list(islice(rows, ROW_GROUP_ROWS))) or first:
+            writer.write_table(pa.Table.from_pylist(batch, schema=DROPPED))
+            first = False
+    partial.replace(path)
 
 
 def sources_of_paths(paths: Sequence[Path]) -> list[AnySource]:
@@ -149,7 +325,7 @@ def sources_of_paths(paths: Sequence[Path]) -> list[AnySource]:
     """
     sources: list[AnySource] = []
     for path in paths:
-        kinds = [kind for kind, suffixes in SUFFIXES.items() if _holds(path, suffixes)]
+        kinds = [kind for kind in SUFFIXES if _holds(path, kind)]
         if not kinds:
             known = ", ".join(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
             raise UserError(f"{path} is missing or holds none of {known}: name a file or folder with --input")
@@ -159,12 +335,11 @@ def sources_of_paths(paths: Sequence[Path]) -> list[AnySource]:
             number = len(sources)
             while name in (source.name for source in sources):
                 name, number = f"{wanted}_{number}", number + 1
-            model = HtmlSource if kind == "html" else RowSource
+            model = HtmlSource if kind == "html" else WarcSource if kind == "warc" else RowSource
             sources.append(model.model_validate({"name": name, "kind": kind, "path": str(path)}))
     return sources
 
 
-def _holds(path: Path, suffixes: Sequence[str]) -> bool:
-    if path.is_dir():
-        return any(p.suffix.lower() in suffixes and p.is_file() for p in path.rglob("*"))
-    return path.is_file() and path.suffix.lower() in suffixes
+def _holds(path: Path, kind: str) -> bool:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return any(has_suffix(p.name, SUFFIXES[kind], kind != "parquet") and p.is_file() for p in files)

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import json
-import threading
-import time
+import shutil
 import tracemalloc
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from protego import Protego
+from loopback import HTML, Site, serving
 
 from corpus.errors import UserError
 from corpus.params import Scrape
-from corpus.scrape.crawl import Cache, Fetcher, crawl, links_of
+from corpus.scrape.crawl import crawl, fetch_urls, links_of
 from corpus.scrape.serve import served
-from corpus.scrape.urls import normalise_url, refused_address
-from corpus.sources import SiteSource
+from corpus.sources import SiteSource, UrlsSource
 
 INDEX = (
     b"<a href=/a.html>a</a><a href='b.html#x'>b</a><a href=/secret.html>s</a><a href=/big.html>big</a>"
@@ -31,8 +28,7 @@ INDEX = (
     b"<a href=/nowhere>n</a><a href=/gone>g</a><a href=/hop>h</a><a href=/away>w</a><a href='mailto:x@y'>m</a><a href='http://['>broken</a>"
     b"<a href='http://elsewhere.example/'>e</a><a href=/denied.html>d</a><a href=/soft>t</a>"
 )
-HTML = {"content-type": "text/html"}
-PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
+PAGES: dict[str, Any] = {
     "/": (200, HTML, INDEX),
     "/robots.txt": (200, {"content-type": "text/plain"}, b"User-agent: *\nDisallow: /secret.html\n"),
     "/a.html": (200, HTML, b"<p>page a 0x7f00aa <a href=/deep.html>deep</a>"),
@@ -47,31 +43,13 @@ PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/denied.html": (200, HTML, b"denied"),
     "/soft": (200, HTML, b"<title>Error - no such thing</title>"),
 }
+ONCE = Scrape(tries=1)
 
 
 @pytest.fixture
-def site() -> Iterator[tuple[str, list[str]]]:
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            status, headers, body = PAGES.get(self.path, (404, HTML, b"none"))
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    server.server_close()
+def site() -> Iterator[Site]:
+    with serving(dict(PAGES)) as site:
+        yield site
 
 
 def source(base: str, **more: Any) -> SiteSource:
@@ -79,10 +57,9 @@ def source(base: str, **more: Any) -> SiteSource:
     return SiteSource.model_validate({"private_addresses": True} | given)
 
 
-def test_every_link_ends_as_page_or_reason(site: tuple[str, list[str]], tmp_path: Path) -> None:
-    base, asked = site
-    wanted = source(base, deny=["^/denied"], soft_error="<title>Error", scrub=["0x[0-9a-f]+"])
-    rows = {row["url"].removeprefix(base): row for row in crawl(wanted, Scrape(), tmp_path)}
+def test_every_link_ends_as_page_or_reason(site: Site, tmp_path: Path) -> None:
+    wanted = source(site.base, deny=["^/denied"], soft_error="<title>Error", scrub=["0x[0-9a-f]+"])
+    rows = {row["url"].removeprefix(site.base): row for row in crawl(wanted, Scrape(), tmp_path)}
     assert {path: row["reason"] for path, row in rows.items() if "reason" in row} == {
         "/secret.html": "scrape.robots",
         "/big.html": "scrape.too_large",
@@ -101,42 +78,56 @@ def test_every_link_ends_as_page_or_reason(site: tuple[str, list[str]], tmp_path
     }
     assert rows["/b.html"]["body"] == "<p>页 b".encode("gbk"), "bodies stay as they are"
     assert b"0x7f" not in rows["/a.html"]["body"]
-    assert "/denied.html" not in asked
-    assert "/secret.html" not in asked
+    assert "/denied.html" not in site.asked
+    assert "/secret.html" not in site.asked
 
 
-def test_a_second_crawl_asks_nothing_and_a_new_as_of_asks_again(site: tuple[str, list[str]], tmp_path: Path) -> None:
-    base, asked = site
-    first = list(crawl(source(base), Scrape(), tmp_path))
-    count = len(asked)
-    assert list(crawl(source(base, licence="CC0"), Scrape(), tmp_path)) == first
-    assert len(asked) == count
-    list(crawl(source(base), Scrape(as_of="2030-01-01"), tmp_path))
-    assert len(asked) > count
+def test_rows_and_their_order_do_not_depend_on_the_number_of_connections(site: Site, tmp_path: Path) -> None:
+    alone = list(crawl(source(site.base), Scrape(), tmp_path / "alone"))
+    count = len(site.log)
+    assert list(crawl(source(site.base, connections=8), Scrape(), tmp_path / "together")) == alone
+    assert sorted(site.asked[count:]) == sorted(set(site.asked[:count])), "once each, also where a redirect leads"
+    assert [row["url"].removeprefix(site.base) for row in alone[:4]] == ["/", "/a.html", "/b.html", "/secret.html"]
 
 
-def test_a_failure_is_asked_for_again(
-    site: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base, _ = site
+def test_a_second_crawl_asks_nothing_and_a_new_as_of_asks_again(site: Site, tmp_path: Path) -> None:
+    first = list(crawl(source(site.base), Scrape(), tmp_path))
+    count = len(site.log)
+    assert list(crawl(source(site.base, licence="CC0"), Scrape(), tmp_path)) == first
+    assert len(site.log) == count
+    list(crawl(source(site.base), Scrape(as_of="2030-01-01"), tmp_path))
+    assert len(site.log) == 2 * count
+
+
+def test_edited_settings_fetch_only_what_is_new(site: Site, tmp_path: Path) -> None:
+    list(crawl(source(site.base, deny=["^/denied", "^/a"], max_depth=1), Scrape(), tmp_path))
+    before = len(site.log)
+    list(crawl(source(site.base, name="other", max_bytes=4_000), Scrape(), tmp_path))
+    assert sorted(site.asked[before:]) == ["/a.html", "/away", "/big.html", "/deep.html", "/denied.html"]
+    before = len(site.log)
+    assert any(row.get("body") == b"x" * 5_000 for row in crawl(source(site.base, max_bytes=6_000), Scrape(), tmp_path))
+    assert site.asked[before:] == ["/big.html"], "it was cut before"
+    rows = {row["url"]: row for row in crawl(source(site.base, max_bytes=4_999), Scrape(), tmp_path)}
+    assert rows[site.base + "/big.html"]["reason"] == "scrape.too_large"
+    assert len(site.log) == before + 1
+
+
+def test_a_failure_is_asked_for_again(site: Site, tmp_path: Path) -> None:
     for broken in ("/robots.txt", "/"):
-        with monkeypatch.context() as patch:
-            patch.setitem(PAGES, broken, (503, HTML, b""))
-            with pytest.raises(UserError, match="status 503"):
-                list(crawl(source(base), Scrape(), tmp_path))
-    with monkeypatch.context() as patch:
-        patch.setitem(PAGES, "/a.html", (429, HTML, b""))
-        first = {row["url"]: row for row in crawl(source(base), Scrape(), tmp_path)}
-    assert first[base + "/a.html"]["reason"] == "scrape.error.status"
-    again = {row["url"]: row for row in crawl(source(base, name="other"), Scrape(), tmp_path)}
-    assert b"page a" in again[base + "/a.html"]["body"]
-    assert len(list(tmp_path.glob("crawl/*"))) == 1, "a new name fetches nothing again"
+        site.pages[broken] = (503, HTML, b"")
+        with pytest.raises(UserError, match="status 503"):
+            list(crawl(source(site.base), ONCE, tmp_path))
+        site.pages[broken] = PAGES[broken]
+    site.pages["/a.html"] = (429, HTML, b"")
+    first = {row["url"]: row for row in crawl(source(site.base), ONCE, tmp_path)}
+    assert first[site.base + "/a.html"]["reason"] == "scrape.error.status"
+    site.pages["/a.html"] = PAGES["/a.html"]
+    again = {row["url"]: row for row in crawl(source(site.base, name="other"), ONCE, tmp_path)}
+    assert b"page a" in again[site.base + "/a.html"]["body"]
+    assert site.asked.count("/b.html") == 1, "a new name fetches nothing again"
 
 
-def test_compressed_bodies_stay_small(
-    site: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base, _ = site
+def test_compressed_bodies_stay_small(site: Site, tmp_path: Path) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     bodies = {
         "/a.html": ("gzip", gzip.compress(b"<p>small")),
@@ -145,9 +136,10 @@ def test_compressed_bodies_stay_small(
         "/soft": ("gzip", b"no gzip"),
     }
     for path, (encoding, body) in bodies.items():
-        monkeypatch.setitem(PAGES, path, (200, HTML | {"content-encoding": encoding}, body))
+        site.pages[path] = (200, HTML | {"content-encoding": encoding}, body)
+    list(crawl(source(site.base, max_pages=1), Scrape(), tmp_path))  # what is imported late is not the bodies'
     tracemalloc.start()
-    rows = {row["url"].removeprefix(base): row for row in crawl(source(base), Scrape(), tmp_path)}
+    rows = {row["url"].removeprefix(site.base): row for row in crawl(source(site.base), Scrape(), tmp_path)}
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
     assert rows["/a.html"]["body"] == b"<p>small"
@@ -155,64 +147,96 @@ def test_compressed_bodies_stay_small(
     assert rows["/hop"]["reason"] == rows["/soft"]["reason"] == "scrape.error.fetch"
 
 
-def test_a_dripping_server_does_not_hold_the_crawl(tmp_path: Path) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/" else 404)
-            self.end_headers()
-            with contextlib.suppress(OSError):
-                for _ in range(100 if self.path == "/" else 0):
-                    self.wfile.write(b"x")
-                    time.sleep(0.05)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with pytest.raises(UserError, match="takes too long"):
-        list(crawl(source(f"http://127.0.0.1:{server.server_port}"), Scrape(timeout_s=0.1), tmp_path))
-    server.shutdown()
-    server.server_close()
-
-
-def test_robots_txt_may_lie_elsewhere_and_ask_for_a_day(
-    site: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base, _ = site
-    monkeypatch.setitem(PAGES, "/moved.txt", PAGES["/robots.txt"])
-    monkeypatch.setitem(PAGES, "/robots.txt", (301, {"location": "/moved.txt"}, b""))
-    rows = {row["url"].removeprefix(base): row for row in crawl(source(base), Scrape(), tmp_path)}
-    assert rows["/secret.html"]["reason"] == "scrape.robots"
-    cache = Cache(tmp_path / "cache")
-    with Fetcher(source(base), Scrape(), cache) as fetcher:
-        host = base.removeprefix("http://")
-        fetcher.robots[host] = Protego.parse("User-agent: *\nCrawl-delay: 86400")
-        fetcher._wait_turn(base)
-        assert 50 < fetcher.next_time[host] - time.monotonic() <= 60
-
-
-def test_a_stopped_crawl_goes_on_where_it_was(site: tuple[str, list[str]], tmp_path: Path) -> None:
-    base, asked = site
-    crawling = crawl(source(base), Scrape(), tmp_path)
+def test_a_stopped_crawl_goes_on_where_it_was(site: Site, tmp_path: Path) -> None:
+    crawling = crawl(source(site.base), Scrape(), tmp_path)
     started = [next(crawling) for _ in range(3)]
-    crawling.close()
-    index = next(tmp_path.glob("crawl/*/index.jsonl"))
-    with index.open("a") as file:
-        file.write('{"asked": "http://torn')  # what a kill in mid-write leaves
-    before = asked.count("/a.html")
-    rows = list(crawl(source(base), Scrape(), tmp_path))
+    crawling.close()  # type: ignore[attr-defined]
+    rows = list(crawl(source(site.base), Scrape(), tmp_path))
     assert rows[:3] == started
-    assert asked.count("/a.html") == before
-    assert all(json.loads(line) for line in index.read_text().splitlines())
+    assert site.asked.count("/a.html") == 1
 
 
-def test_refuses_private_addresses_and_names_what_cannot_be_reached(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"s: http://127\.0\.0\.1:1/ cannot be had: 127\.0\.0\.1 is not public"):
-        list(crawl(source("http://127.0.0.1:1", private_addresses=False), Scrape(), tmp_path))
-    with pytest.raises(UserError, match=r"s: http://127\.0\.0\.1:1/ cannot be had: ConnectError"):
-        list(crawl(source("http://127.0.0.1:1"), Scrape(), tmp_path))
-    assert refused_address("http://localhost/")
+def test_max_pages_says_what_was_left(site: Site, tmp_path: Path) -> None:
+    *pages, last = crawl(source(site.base, max_pages=3), Scrape(), tmp_path)
+    assert [row["url"].removeprefix(site.base) for row in pages] == ["/", "/a.html", "/b.html"]
+    assert (last["reason"], last["detail"]) == ("scrape.max_pages", "10 known addresses were not asked for")
+    assert site.asked == ["/robots.txt", "/", "/a.html", "/b.html"]
+
+
+def test_traps_are_counted_not_followed(site: Site, tmp_path: Path) -> None:
+    def deeper(handler: Any) -> Any:
+        path, _, query = handler.path.partition("?")
+        month = int(path.rstrip("/").rpartition("/")[2] or 0) if path.startswith("/events/") else 0
+        links = {
+            "/loop/": ["a/b/"],
+            "/list": [f"/list?page={int(query[5:] or 1) + n}" for n in range(1, 4)] if query else [],
+            "/events/": [f"/events/2031/{month + n}" for n in range(1, 4)],
+        }
+        found = [link for start, more in links.items() if path.startswith(start) for link in more]
+        return 200, HTML, "".join(f"<a href='{link}'>x</a>" for link in found).encode()
+
+    class Endless(dict[str, Any]):
+        def get(self, path: str, default: Any = None) -> Any:
+            return super().get(path, deeper)
+
+    start = b"<a href=/loop/>l</a><a href='/list?page=1'>p</a><a href=/events/2031/1>e</a><a href='/%s'>x</a>"
+    site.pages = Endless({"/robots.txt": (404, HTML, b""), "/": (200, HTML, start % (b"x" * 2_000))})
+    rows = list(crawl(source(site.base, max_variants=20, max_depth=30, max_bytes=9_000), Scrape(), tmp_path))
+    trapped = {(row["url"].removeprefix(site.base), row["detail"]) for row in rows if "reason" in row}
+    assert trapped == {
+        ("/", "1 links not followed: addresses of more than 2000 characters"),
+        ("/", "1 links not followed: a path that repeats itself"),
+        ("/list", "6 links not followed: more than 20 queries or dates of one path"),
+        ("/events", "6 links not followed: more than 20 queries or dates of one path"),
+    }
+    assert {row["reason"] for row in rows if "reason" in row} == {"scrape.trap"}
+    assert site.asked.count("/loop/a/b/a/b/") == 1
+    assert sum(path.startswith("/list") for path in site.asked) == sum("/events/" in p for p in site.asked) == 20
+    assert len({row["id"] for row in rows}) == len(rows)
+
+
+def test_a_list_of_addresses_brings_those_pages_and_nothing_they_link_to(site: Site, tmp_path: Path) -> None:
+    with serving({"/x": (200, HTML, b"x"), "/y": (200, HTML, b"y")}) as other:
+        lines = [
+            "# pages",
+            f"{site.base}/",
+            f"{site.base}/gone",
+            "",
+            f"{other.base}/x",
+            "no address",
+            f"{other.base}/y",
+        ]
+        (tmp_path / "list.txt.gz").write_bytes(gzip.compress("\n".join([*lines, lines[1]]).encode()))
+        given = {"name": "l", "kind": "urls", "path": str(tmp_path / "list.txt.gz"), "delay_s": 0}
+        listed = UrlsSource.model_validate(given | {"private_addresses": True})
+        rows = list(fetch_urls(listed, Scrape(), tmp_path))
+        assert [(row["url"], row.get("reason")) for row in rows] == [
+            ("no address", "scrape.error.url"),
+            (f"{site.base}/", None),
+            (f"{other.base}/x", None),
+            (f"{site.base}/gone", "scrape.error.status"),
+            (f"{other.base}/y", None),
+        ]
+        assert other.asked == ["/robots.txt", "/x", "/y"]
+    missing = UrlsSource.model_validate(given | {"path": str(tmp_path / "nowhere.txt")})
+    with pytest.raises(UserError, match=r"l: path: .*nowhere\.txt cannot be read"):
+        list(fetch_urls(missing, Scrape(), tmp_path))
+
+
+def test_a_served_site_keeps_its_public_address_and_is_served_once(tmp_path: Path) -> None:
+    (tmp_path / "site/sub").mkdir(parents=True)
+    (tmp_path / "site/index.html").write_text("<a href=sub>folder</a><a href=gone>gone</a>")
+    (tmp_path / "site/sub/index.html").write_text("sub")
+    serve = ["python", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(tmp_path / "site"), "{port}"]
+    given = {"name": "s", "kind": "site", "serve": serve, "as": "http://docs.local/", "start": ["/"]}
+    rows = list(crawl(SiteSource.model_validate(given), Scrape(), tmp_path))
+    assert [(row["url"], row.get("reason")) for row in rows] == [
+        ("http://docs.local/", None),
+        ("http://docs.local/sub/", None),
+        ("http://docs.local/gone", "scrape.error.status"),
+    ]
+    shutil.rmtree(tmp_path / "site")
+    assert list(crawl(SiteSource.model_validate(given), Scrape(), tmp_path)) == rows
 
 
 def test_a_server_that_does_not_serve_is_named() -> None:
@@ -225,13 +249,69 @@ def test_a_server_that_does_not_serve_is_named() -> None:
         pass
 
 
-@given(st.text(max_size=60))
-def test_any_link_is_refused_or_stays_as_it_is(link: str) -> None:
-    url = normalise_url(link, "http://a.example/b/c")
-    assert url is None or (url.startswith("http") and "#" not in url and normalise_url(url) == url)
+class Links(HTMLParser):
+    """What Python's own parser takes for links."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attributes if (tag, name) == ("a", "href") and value][:1]
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *("<a href=/x{}>", "<A  class='c' HREF = \"/y{}\" >", "<a href='/z{}?a&amp;b'/>", "<area><a name=n{}>"),
+                *(
+                    "text {}",
+                    "<!-- <a href=/no{}> -->",
+                    "<script>'<a href=/no{}>'</script>",
+                    "<p title='<b>{}'>",
+                    "</a>",
+                ),
+                *("<abbr href=/no{}>", "<a\nhref\n=\n/n{}\n>", "<style><a href=/no{}></style>", "<a data-href=/no{}>"),
+            ]
+        )
+    )
+)
+def test_links_are_those_of_pythons_parser(pieces: list[str]) -> None:
+    page = "".join(piece.format(number) for number, piece in enumerate(pieces))
+    parser = Links()
+    parser.feed(page)
+    parser.close()
+    expected = list(dict.fromkeys("http://a.example" + link for link in parser.found))
+    assert links_of(page.encode(), "http://a.example/") == expected
 
 
 @given(st.binary(max_size=200))
 @example(b"<![foo[ bar ]]>")
 def test_links_are_found_in_any_bytes(body: bytes) -> None:
     assert all(link.startswith("http") for link in links_of(body, "http://a.example/"))
+
+
+def test_links_of_hostile_pages_take_no_time() -> None:
+    times = 100_000
+    hostile = [
+        b"<!--",
+        b"<script>",
+        b"<a href='",
+        b'<a href="',
+        b"<a x",
+        b"<a  = ",
+        b"<a" + b" " * 20,
+        b"<base href=x",
+        b"&",
+    ]
+    for piece in hostile:
+        with contextlib.suppress(UnicodeDecodeError):
+            assert len(links_of(piece * times, "http://a.example/")) <= 2
+    assert len(links_of(b"".join(b"<a href=%d>" % n for n in range(times)), "http://a.example/")) == 20_000
+
+
+def test_links_in_the_charset_that_the_page_declares() -> None:
+    page = '<meta charset="gb2312"><a href="/网页">x</a>'
+    assert links_of(page.encode("gb18030"), "http://a.example/") == ["http://a.example/%E7%BD%91%E9%A1%B5"]
+    assert links_of(page.encode(), "http://a.example/", "text/html") == ["http://a.example/%E7%BD%91%E9%A1%B5"]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from conftest import digests
 
 from corpus.errors import UserError
 from corpus.params import Params
@@ -19,10 +24,17 @@ from corpus.sources import RowSource
 from corpus.stage import Metrics, Run, execute
 
 
-def scrape(folder: Path, sources: list[dict[str, Any]], part_mb: float = 64, limit: int | None = None) -> Metrics:
-    params = Params.model_validate({"sources": sources, "scrape": {"part_mb": part_mb}})
-    run = Run("scrape", params, (), folder / "scrape", reports=folder / "reports", home=folder / "home", limit=limit)
-    return execute(stage, run)
+def scrape(
+    folder: Path,
+    sources: list[dict[str, Any]],
+    part_mb: float = 64,
+    limit: int | None = None,
+    workers: int = 1,
+    forget: dict[str, Any] | None = None,
+) -> Metrics:
+    params = Params.model_validate({"sources": sources, "scrape": {"part_mb": part_mb}, "forget": forget or {}})
+    places = {"output": folder / "scrape", "reports": folder / "reports", "home": folder / "home"}
+    return execute(stage, Run("scrape", params, (), workers=workers, limit=limit, **places))
 
 
 def write_lines(path: Path, rows: list[Any]) -> Path:
@@ -158,6 +170,138 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "scrape").exists()
 
 
+def _many_files(folder: Path, files: int = 30) -> dict[str, Any]:
+    """Files with rows of their own, rows that all of them have, and a broken one each."""
+    folder.mkdir()
+    for number in range(files):
+        own = [{"text": f"row {n} of file {number}", "key": f"{number} {n}"} for n in range(5)]
+        write_lines(folder / f"{number:03d}.jsonl", [*own, {"text": "everywhere", "key": "same"}, b"{"])
+    return {"name": "rows", "kind": "jsonl", "path": str(folder)}
+
+
+@pytest.mark.parametrize("id_field", [None, "key"])
+def test_the_same_bytes_whatever_the_workers_and_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, id_field: str | None
+) -> None:
+    source = _many_files(tmp_path / "files", 8) | {"id_field": id_field}
+    metrics = scrape(tmp_path / "whole", [source], part_mb=0.0005)
+    assert metrics["rows"]["in"] == 56
+    monkeypatch.setattr(stage, "SEGMENT_BYTES", 1)
+    for workers in (1, 3):
+        folder = tmp_path / str(workers)
+        assert scrape(folder, [source], part_mb=0.0005, workers=workers) == metrics
+        assert digests(folder / "scrape") == digests(tmp_path / "whole/scrape")
+        assert not list((folder / "home/scrape").iterdir()), "nothing is left of what was spilled"
+
+
+def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = _many_files(tmp_path / "files")
+    scrape(tmp_path / "undisturbed", [source])
+    script = f"""
+import sys, time
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parent.parent)!r}]
+from pathlib import Path
+from corpus.scrape import stage
+from test_scrape_stage import scrape
+read, stage.SEGMENT_BYTES = stage.read_files, 1
+stage.read_files = lambda *arguments: (time.sleep(0.05), read(*arguments))[1]
+scrape(Path({str(tmp_path / "killed")!r}), [{source!r}])
+"""
+    process = subprocess.Popen([sys.executable, "-c", script])
+    spilled = tmp_path / "killed/home/scrape"
+    deadline = time.monotonic() + 60
+    while len(list(spilled.glob("*/[0-9]*"))) < 5:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in spilled.glob("*/[0-9]*/*")}
+    segments = {int(path.parent.name) for path in finished}
+    assert 5 <= len(segments) < 30
+
+    read_again: list[str] = []
+    read = stage.read_files
+    monkeypatch.setattr(stage, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(
+        stage,
+        "read_files",
+        lambda source, entries, records: (
+            read_again.extend(entry.name for entry in entries) or read(source, entries, records)
+        ),
+    )
+    scrape(tmp_path / "killed", [source])
+    assert read_again == [f"{number:03d}.jsonl" for number in range(30) if number not in segments]
+    assert digests(tmp_path / "killed/scrape") == digests(tmp_path / "undisturbed/scrape")
+    assert not list(spilled.iterdir())
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = _many_files(tmp_path / "files", 3)
+    monkeypatch.setattr(stage, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(stage, "_write_source", lambda *_: (_ for _ in ()).throw(UserError("stopped")))
+    with pytest.raises(UserError, match="stopped"):
+        scrape(tmp_path, [source])
+    assert len(list((tmp_path / "home/scrape").glob("*/[0-9]*"))) == 3
+    monkeypatch.undo()
+    write_lines(tmp_path / "files/001.jsonl", [{"text": "another"}])
+    assert scrape(tmp_path, [source])["rows"]["in"] == 15
+
+
+def test_a_dataset_goes_on_after_its_last_whole_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    frame = pl.DataFrame({"text": [f"row {n}" for n in range(95)], "n": range(95)})
+    frame.write_parquet(tmp_path / "set/train.parquet")
+    source = {"name": "h", "kind": "hf", "dataset": str(tmp_path / "set")}
+    scrape(tmp_path / "whole", [source])
+    monkeypatch.setattr(stage, "SEGMENT_ROWS", 20)
+    read = stage.read_dataset_row
+
+    def fails_at(row: dict[str, Any], number: int) -> Any:
+        if row["n"] == number:
+            raise UserError("stopped")
+
+    monkeypatch.setattr(stage, "read_dataset_row", lambda s, row, w: fails_at(row, 70) or read(s, row, w))
+    with pytest.raises(UserError, match="stopped"):
+        scrape(tmp_path / "stopped", [source])
+    assert len(list((tmp_path / "stopped/home/scrape").glob("*/[0-9]*"))) == 3
+    monkeypatch.setattr(stage, "read_dataset_row", lambda s, row, w: fails_at(row, 59) or read(s, row, w))
+    assert scrape(tmp_path / "stopped", [source])["rows"]["kept"] == 95
+    assert digests(tmp_path / "stopped/scrape") == digests(tmp_path / "whole/scrape")
+    assert scrape(tmp_path / "few", [source], limit=7)["rows"]["in"] == 7
+
+
+def test_dropped_rows_are_in_order_however_many(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "rows.jsonl", [b"{ %d" % n for n in range(2_500)] + [b"{ 1"] * 3)
+    metrics = scrape(tmp_path, [jsonl(path)])
+    assert metrics["dropped_by_reason"] == {"scrape.error.json": 2_503}
+    dropped = pl.read_parquet(tmp_path / "scrape/dropped-rows-0.parquet")
+    assert dropped.height == 2_503
+    assert dropped.equals(dropped.sort("id", "reason", "detail"))
+
+
+def test_pages_of_an_archive(tmp_path: Path) -> None:
+    def record(url: str, status: str, body: bytes, kind: str = "response") -> bytes:
+        block = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\n\r\n".encode() + body
+        head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {url}\r\nContent-Length: {len(block)}\r\n\r\n"
+        return gzip.compress(head.encode() + block + b"\r\n\r\n")
+
+    pages = [record(f"http://a/{n}", "200 OK", b"<p>page %d" % n) for n in range(3)]
+    others = [record("http://a/0", "200 OK", b"<p>later"), record("http://a/x", "500 No", b"")]
+    asked = record("http://a/1", "200 OK", b"", "request")
+    (tmp_path / "a.warc.gz").write_bytes(b"".join([*pages, *others, asked, pages[1][:-4]]))
+    metrics = scrape(tmp_path, [{"name": "w", "kind": "warc", "path": str(tmp_path / "a.warc.gz")}])
+    assert metrics["rows"] == {"in": 7, "generated": 0, "kept": 3, "dropped": 4}
+    assert metrics["dropped_by_reason"] == {
+        "scrape.duplicate_id": 2,
+        "scrape.error.archive": 1,
+        "scrape.error.status": 1,
+    }
+    assert metrics["sources"]["w-0"]["records"] == {"response": 6, "request": 1}
+    found = pl.read_parquet(tmp_path / "scrape/part-w-0-00000.parquet")
+    assert sorted(found["body"]) == [b"<p>page 0", b"<p>page 1", b"<p>page 2"], "of one URL the first capture counts"
+    assert [source.kind for source in stage.sources_of_paths([tmp_path / "a.warc.gz"])] == ["warc"]
+
+
 def test_golden(tmp_path: Path) -> None:
     """Ids, parts and dropped rows of fixed sources. Changed on purpose? Raise VERSION, then set the digest."""
     rows = [{"text": f"row {number}", "url": f"http://a/{number}"} for number in range(20)]
@@ -172,4 +316,4 @@ def test_golden(tmp_path: Path) -> None:
     ]
     digest = hashlib.blake2b(json.dumps(found).encode(), digest_size=8).hexdigest()
     assert len(found) > 2
-    assert (stage.VERSION, digest) == (1, "171d6148d1b38d55"), "scrape's output changed: if on purpose, raise VERSION"
+    assert (stage.VERSION, digest) == (2, "171d6148d1b38d55"), "scrape's output changed: if on purpose, raise VERSION"
