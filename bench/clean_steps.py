@@ -30,7 +30,7 @@ from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
 from corpus.clean.decode import decode
 from corpus.clean.language import detect_language, load_model
-from corpus.clean.normalise import normalise
+from corpus.clean.normalise import convert_chinese, normalise
 from corpus.clean.personal import mask_personal_data
 from corpus.params import CANDIDATES
 
@@ -194,7 +194,7 @@ def steps(path: Path, documents: int) -> None:
     work: dict[str, Callable[[str], Any]] = {
         "normalise": normalise,
         "normalise without repair": lambda text: normalise(text, repair=False),
-        "normalise to Traditional": lambda text: normalise(text, chinese="traditional"),
+        "convert to Traditional": lambda text: convert_chinese(text, "traditional"),
         "mask personal data": mask_personal_data,
         "tell the language": detect_language,
     }

@@ -27,13 +27,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from bs4 import BeautifulSoup, XMLParsedAsHTMLWarning
+from bs4 import XMLParsedAsHTMLWarning
 from faults import FOREIGN, TUNING, UNTOUCHED, Document, Page, faulty_documents, long_enough
 
 from corpus.clean.decode import decode
-from corpus.clean.extract import block_text, extract
+from corpus.clean.extract import extract
 from corpus.clean.language import detect_language
 from corpus.clean.normalise import normalise
+from corpus.clean.render import text_of_fragment
 from corpus.documents import document_id, part_name, to_arrow, write_table
 from corpus.params import load
 from corpus.stage import Run, execute, stage_folder
@@ -118,7 +119,7 @@ def foreign_sentences(data: Path, language: str) -> list[str]:
 
 def tidy(text: str) -> str:
     """A text as `clean` leaves it, cut at the end of a line if it is long."""
-    text = normalise(text)
+    text = normalise(text).text
     start = text[:MOST_CHARACTERS]
     return text if text == start else start.rpartition("\n")[0] or start
 
@@ -174,15 +175,13 @@ def read_pages(data: Path) -> list[Page]:
 
 def read_page(path: Path, site: str, main: str | None) -> Page:
     """A saved page; its main text by our extractor where nobody names it. Empty if neither English nor Chinese."""
-    html = decode(gzip.decompress(path.read_bytes()), None) or ""
-    soup = BeautifulSoup(html, "lxml")
-    for element in soup.select("script, style, noscript, template, svg, iframe"):
-        element.decompose()
-    text = normalise(block_text(soup.body or soup))
+    decoded = decode(gzip.decompress(path.read_bytes()))
+    html = decoded.text if decoded else ""
+    text = normalise(text_of_fragment(html, "text")).text
     language = detect_language((main or text)[:2_000])[0][:2]
     if language not in ("en", "zh"):
         return Page(site, language, "", "", False)
-    return Page(site, language, text, normalise(main or extract(html, None, "auto").text), main is not None)
+    return Page(site, language, text, normalise(main or extract(html, None, "auto").text).text, main is not None)
 
 
 # ---- the stages ------------------------------------------------------------------------------------------------------

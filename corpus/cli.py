@@ -51,9 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.add_argument("--format", choices=["jsonl", "parquet"], default="jsonl")
     export.add_argument("--data", type=Path, default=Path("data"))
     init = commands.add_parser("init", help="write a params.yaml and dvc.yaml for your own sources")
-    init.add_argument(
-        "sources", nargs="+", help="web addresses, folders of HTML, .jsonl, .parquet, .csv, .warc or .txt files"
-    )
+    init.add_argument("sources", nargs="+", help="web addresses, folders of pages, or files of documents")
     init.add_argument("--folder", type=Path, default=Path())
     forget = commands.add_parser(
         "forget", help="purge what `forget` in params.yaml names from the store and its caches"

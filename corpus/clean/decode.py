@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
@@ -135,6 +136,8 @@ def decode(body: bytes, content_type: str | None = None) -> Decoded | None:
     try:
         return Decoded(body.decode("utf-8"), "utf-8", "utf-8")
     except UnicodeDecodeError:
+        with contextlib.suppress(UnicodeDecodeError):  # halves of characters, which some programs write by themselves
+            return Decoded(scrub_surrogates(body.decode("utf-8", "surrogatepass")), "utf-8", "utf-8")
         text = _fitting(body, "utf-8", UTF_8_TOLERANCE)
         if text is not None and 20 * text.count("\ufffd") < _count_foreign(text):
             return Decoded(text, "utf-8", "declared" if "utf-8" in declared else "utf-8")

@@ -10,12 +10,12 @@ from typing import Any
 from corpus.clean.decode import decode, looks_like_text, scrub_surrogates
 from corpus.clean.extract import extract, unfit
 from corpus.clean.flagged import count_flagged, flagged_share, load_flagged
-from corpus.clean.language import detect_language, nearest_language
+from corpus.clean.language import check_candidates, detect_language, nearest_language
 from corpus.clean.markup import parse
 from corpus.clean.normalise import convert_chinese, normalise
 from corpus.clean.personal import mask_personal_data
 from corpus.documents import render_messages
-from corpus.params import Clean
+from corpus.params import Clean, LanguageOf
 from corpus.sources import Rules
 
 Counts = dict[str, int]
@@ -48,6 +48,13 @@ class Settings:
         given = json.loads(text)
         rules = Rules.model_validate(given["rules"]) if given["rules"] else None
         return Settings(Clean.model_validate(given["clean"]), rules, given["licence"], given["lang"])
+
+
+def check(params: Clean) -> None:
+    """Raise UserError for what is wrong with the parameters, whether or not a document would meet it."""
+    if params.language != LanguageOf():
+        check_candidates(params.language.engine, params.language.among)
+    load_flagged(params.flagged_words)
 
 
 def warm_up() -> None:

@@ -65,7 +65,7 @@ def extract(
     """
     markup = parse(html) if markup is None else markup
     title, date = title_of(markup), date_of(markup)
-    kept: list[str] | None = None
+    text, method = "", ""
     if rules and (rules.keep or rules.drop or rules.title):
         soup = BeautifulSoup(html, "lxml")
         stated = soup.select_one(rules.title) if rules.title else None
@@ -73,25 +73,30 @@ def extract(
         for element in soup.select(", ".join(rules.drop)) if rules.drop else ():
             element.extract()
         if rules.keep:
-            kept = [text_of_fragment(str(element), form) for element in _outermost(soup, ", ".join(rules.keep))]
+            kept = (text_of_fragment(str(element), form) for element in _outermost(soup, ", ".join(rules.keep)))
+            text, method = "\n".join(filter(None, kept)), "rules"
         elif rules.drop:
             html = str(soup)
             markup = parse(html)
-    if kept is not None:
-        text, method = "\n".join(filter(None, kept)), "rules"
-    elif not (blocks := blocks_of(markup)).text:
-        text, method = "", "blocks" if extractor == "auto" else extractor
-    elif extractor == "auto":
-        text, method = auto_text(html, markup, blocks, form)
-    else:
-        for method in dict.fromkeys([extractor, "readability", "bs4"]):  # each leaves some pages empty that have text
-            text = text_by(method, html, form)
-            if text.strip():
-                break
+    if not method:
+        text, method = _find(html, markup, extractor, form)
     if rules and rules.drop_text:
         unwanted = re.compile("|".join(f"(?:{pattern})" for pattern in rules.drop_text))
         text = "\n".join(line for line in text.split("\n") if not unwanted.search(line.strip()))
     return Extracted(text, title, date, method)
+
+
+def _find(html: str, markup: Markup, extractor: str, form: Format) -> tuple[str, str]:
+    """Text and method by an extractor, or by others where it leaves a page empty that has text."""
+    blocks = blocks_of(markup)
+    text, method = "", "blocks" if extractor == "auto" else extractor
+    if blocks.text and extractor == "auto":
+        return auto_text(html, markup, blocks, form)
+    for method in dict.fromkeys([extractor, "readability", "bs4"]) if blocks.text else ():
+        text = text_by(method, html, form)
+        if text.strip():
+            break
+    return text, method
 
 
 def _outermost(soup: BeautifulSoup, selector: str) -> list[Tag]:

@@ -203,10 +203,9 @@ def block_features(markup: Markup, blocks: Blocks) -> tuple[npt.NDArray[np.float
     )
     beside = np.column_stack(
         [text[0], linked, counts[:, ENDING], kind == 0, (kind >= 1) & (kind <= 4), words * (1 - linked) > 30]
-    ).astype(np.float64)
-    tags = np.eye(len(TAG_GROUPS) + 1)[kind]
-    features = np.hstack([np.column_stack(text), tags, place, _neighbours(beside)])
-    return features.astype(np.float32), counts
+    ).astype(np.float32)
+    tags = np.eye(len(TAG_GROUPS) + 1, dtype=np.float32)[kind]
+    return np.hstack([np.column_stack(text).astype(np.float32), tags, place, _neighbours(beside)]), counts
 
 
 @functools.cache
@@ -399,8 +398,8 @@ def _place(parent, depth, kinds, around, named, holders, words, linked, commas, 
     # What passes from an element to those within it.
     total, paragraphs = max(sums[0, 0], 1e-9), max(sums[0, 2], 1e-9)
     common_depth, best_score = np.zeros(n_elements), np.zeros(n_elements)
-    inherited = np.zeros((n_elements, n_keywords))
-    within = np.zeros((n_elements, n_around))
+    inherited = np.zeros((n_elements, n_keywords), np.float32)
+    within = np.zeros((n_elements, n_around), np.float32)
     for element in range(n_elements):
         holder = parent[element]
         if holder >= 0:
@@ -416,7 +415,7 @@ def _place(parent, depth, kinds, around, named, holders, words, linked, commas, 
                     inherited[element, group] = max(inherited[element, group], weight)
         if around[element] >= 0:
             within[element, around[element]] = 1
-    place = np.zeros((n_blocks, 2 * n_keywords + n_around + 24))
+    place = np.zeros((n_blocks, 2 * n_keywords + n_around + 24), np.float32)
     heading, last_heading = -1, -1
     for block in range(n_blocks - 1, -1, -1):
         if kinds[holders[block]] == 1:
@@ -464,7 +463,7 @@ def _place(parent, depth, kinds, around, named, holders, words, linked, commas, 
 def _neighbours(values):
     """Of each row the two before, the two after, and the means of six before and of six after: (rows, 6 columns)."""
     n_rows, n_columns = values.shape
-    seen = np.zeros((n_rows, 6 * n_columns))
+    seen = np.zeros((n_rows, 6 * n_columns), np.float32)
     for row in range(n_rows):
         for offset in range(-6, 7):
             other = row + offset

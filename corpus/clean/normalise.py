@@ -37,26 +37,26 @@ _MOJIBAKE = re.compile(
 class Normalised(NamedTuple):
     """A text and what was done to it.
 
-    `changes` counts characters: `composed` (NFC's), `full_width`, `invisible` (removed), `converted` (to the other
-    script of Chinese), `replacement` (U+FFFD: lost before us and still there). Of `mojibake` it counts lines.
+    `changes` counts characters: `composed` (NFC's), `full_width`, `invisible` (removed), `replacement` (U+FFFD:
+    lost before us and still there). Of `mojibake` it counts lines.
     """
 
     text: str
     changes: dict[str, int]
 
 
-def normalise(text: str, repair: bool = True, chinese: Chinese = "as_is") -> Normalised:
+def normalise(text: str, repair: bool = True) -> Normalised:
     """NFC, ASCII for full-width letters and digits (never punctuation), no invisible characters, tidy line ends.
 
     `repair`: lines that were read in a wrong encoding are put right, where they show signs of it. Doing it all twice
-    changes nothing more, unless `chinese` converts.
+    changes nothing more.
 
     >>> normalise("ＡＢＣ１２３，好！\\r\\n\\r\\n\\r\\n\\r\\nx\\u200b \\x07").text
     'ABC123，好！\\n\\nx'
     >>> normalise("La plus cÃ©lÃ¨bre").changes["mojibake"]
     1
     """
-    changes = dict.fromkeys(("composed", "full_width", "invisible", "mojibake", "converted", "replacement"), 0)
+    changes = dict.fromkeys(("composed", "full_width", "invisible", "mojibake", "replacement"), 0)
     text = _tidy(text)
     if text.isascii():
         visible = text.encode().translate(None, _CONTROL).decode()
@@ -77,10 +77,6 @@ def normalise(text: str, repair: bool = True, chinese: Chinese = "as_is") -> Nor
         text = _tidy(composed.replace("\xa0", " "))
         if not (lines or len(repaired) > len(visible)):
             break
-    if chinese != "as_is":
-        converted = convert_chinese(text, chinese)
-        changes["converted"] = sum(before != after for before, after in zip(text, converted, strict=False))
-        text = converted
     changes["replacement"] = text.count("\ufffd")
     return Normalised(text, changes)
 

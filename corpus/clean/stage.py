@@ -19,12 +19,12 @@ import polars as pl
 import pyarrow as pa
 
 from corpus.clean.decode import scrub_surrogates
-from corpus.clean.document import Settings
+from corpus.clean.document import Settings, check
 from corpus.clean.personal import mask_personal_data
 from corpus.clean.worker import clean_rows
 from corpus.documents import DOCUMENT, DROPPED, DROPPED_TEXT_CHARS, part_writer, to_arrow, write_table
 from corpus.errors import UserError
-from corpus.scrape.rows import SUFFIXES
+from corpus.scrape.files import SUFFIXES
 from corpus.stage import (
     Metrics,
     Part,
@@ -76,9 +76,10 @@ def run(run: Run) -> Metrics:
     pages), `changes` (characters by kind), `personal_data` (matches by type), `flagged` (words), `characters`.
     """
     total: list[Metrics] = [{name: {} for name in _COUNTERS} | {"flagged": 0, "characters": 0}]
+    check(run.params.clean)
     with _as_parts(run) as (ready, unreadable):
         total.append(unreadable)
-        lists = [_digest_of_list(path) for path in ready.params.clean.flagged_words.values()]
+        lists = [file_digest(path) for path in ready.params.clean.flagged_words.values()]
         versions = [f"{name} {version(name)}" for name in _LIBRARIES]
         of_sources = {
             (source.name, source.batch): Settings(ready.params.clean, source.rules, source.licence, source.lang)
@@ -89,12 +90,6 @@ def run(run: Run) -> Metrics:
             task = functools.partial(_clean_part, settings)
             total += map_parts(ready, list(group), task, VERSION, settings.to_json(), *lists, *versions)
     return functools.reduce(add_metrics, total)
-
-
-def _digest_of_list(path: Path) -> str:
-    if not path.is_file():
-        raise UserError(f"clean.flagged_words: {path} is no file: name one with a word a line")
-    return file_digest(path)
 
 
 def _source_of(part: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -22,7 +22,6 @@ from corpus.scrape.files import (
     COMPRESSED,
     DAMAGE,
     MAX_LINE,
-    SUFFIXES,
     FileEntry,
     list_files,
     open_bytes,
@@ -32,8 +31,6 @@ from corpus.scrape.files import (
 from corpus.scrape.messages import Dialogue, dialogue_of
 from corpus.scrape.urls import normalise_url
 from corpus.sources import HfSource, HtmlSource, RowSource, WarcSource
-
-__all__ = ["SUFFIXES", "document_of", "files_of", "read_dataset_row", "read_files"]
 
 _TAKEN_OVER = ("url", "title", "date", "licence", "lang", "label")
 _PAGE_FIELDS = ("html", "body")
@@ -229,21 +226,9 @@ def _csv_rows(source: RowSource, name: str, file: BinaryIO) -> Iterator[Row]:
     # Bytes that are no UTF-8 become lone surrogates, so that they cost their own row only.
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
     first = text.readline(MAX_LINE)
-    reader = csv.reader(
-        chain([first], iter(lambda: text.readline(MAX_LINE), "")), delimiter=max(",;\t", key=first.count), strict=True
-    )
     header: list[str] = []
-    end = 0
-    while True:
-        start = end + 1
-        try:
-            fields = next(reader, None)
-            problem = None
-        except csv.Error as error:
-            fields, problem = [], str(error)
-        end = reader.line_num
-        if fields is None:
-            return
+    lines = chain([first], iter(lambda: text.readline(MAX_LINE), ""))
+    for start, fields, problem in _csv_records(lines, max(",;\t", key=first.count)):
         if not header and fields:
             header = _csv_header(source, name, fields)
             continue
@@ -258,6 +243,39 @@ def _csv_rows(source: RowSource, name: str, file: BinaryIO) -> Iterator[Row]:
         raw = "\0".join(fields).encode("utf-8", "surrogateescape") or f"{name}:{start}".encode()
         refused = _refused("scrape.error.csv", problem) if problem else _refused("scrape.error.encoding", "no UTF-8")
         yield _with_id(source, refused, raw, f"{name}:{start}")
+
+
+def _csv_records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str], str | None]]:
+    """The line at which each record begins, its fields, and what is wrong with it.
+
+    A record that cannot be read costs its first line alone: reading goes on with the next, so that a quote that is
+    never closed does not swallow the rest of the file.
+
+    >>> list(_csv_records(iter(['a,"b\\n', "c,d\\n"]), ","))
+    [(1, ['a,"b'], 'unexpected end of data'), (2, ['c', 'd'], None)]
+    """
+    waiting: deque[str] = deque()
+    read: list[str] = []
+
+    def remembered() -> Iterator[str]:
+        while line := waiting.popleft() if waiting else next(lines, ""):
+            read.append(line)
+            yield line
+
+    start, reader = 1, csv.reader(remembered(), delimiter=delimiter, strict=True)
+    while True:
+        read.clear()
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield start, [read[0].rstrip("\r\n")], str(error)
+            waiting.extendleft(reversed(read[1:]))
+            start, reader = start + 1, csv.reader(remembered(), delimiter=delimiter, strict=True)
+            continue
+        yield start, fields, None
+        start += len(read)
 
 
 def _csv_header(source: RowSource, name: str, fields: Sequence[str]) -> list[str]:

@@ -55,7 +55,7 @@ def test_nothing_vanishes_and_columns_are_those_of_a_document(sample: tuple[Path
     dropped = pl.concat(pl.read_parquet(path) for path in (folder / "clean").glob("dropped-*.parquet"))
     pages = len(list((ROOT / "data/sample/site").rglob("*.html")))
     assert metrics["rows"] == {"in": pages, "generated": 0, "kept": frame.height, "dropped": dropped.height}
-    assert frame.columns == DOCUMENT.names
+    assert frame.columns == stage.CLEANED.names
     assert sum(metrics["languages"].values()) == frame.height
     assert frame["lang"].is_in(["en", "zh-Hans", "zh-Hant"]).all()
 
@@ -157,7 +157,7 @@ def test_a_slow_page_is_dropped_alone(tmp_path: Path) -> None:
     words = "This is a sentence of a page that takes its time. "
     rows = {"id": ["slow", "good"], "body": [("<p>" + words * 3).encode() * 20_000, f"<p>{words * 20}".encode()]}
     pl.DataFrame(rows | {"url": [None, None]}).write_parquet(tmp_path / "pages.parquet")
-    params = Params.model_validate({"clean": {"timeout_s": 0.5}})
+    params = Params.model_validate({"clean": {"timeout_s": 0.5, "extractor": "trafilatura"}})
     assert clean((tmp_path / "pages.parquet",), tmp_path, params)["dropped_by_reason"] == {"clean.error.timeout": 1}
 
 

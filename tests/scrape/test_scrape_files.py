@@ -327,3 +327,14 @@ def test_parquet_with_bytes_overwritten(tmp_path_factory: pytest.TempPathFactory
     except UserError as error:
         assert "t.parquet" in str(error)
     shutil.rmtree(path.parent)
+
+
+def test_a_quote_that_is_never_closed_costs_its_own_line(tmp_path: Path) -> None:
+    rows = [f'{n},"text number {n}, with a comma"' for n in range(50)]
+    rows[10] = '10,"never closed'
+    rows[20] = '20,"closed" too early"'
+    rows[49] = '49,"at the end'
+    (tmp_path / "t.csv").write_text("id,text\n" + "\n".join(rows) + "\n")
+    found = read("csv", tmp_path / "t.csv", id_field="id")
+    assert [row["detail"].split(": ")[0] for row in found if "reason" in row] == ["t.csv:12", "t.csv:22", "t.csv:51"]
+    assert sum("reason" not in row for row in found) == 47
