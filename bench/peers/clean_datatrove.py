@@ -1,8 +1,8 @@
-"""datatrove's extractor of main text, as its pipelines call it: each page in a process of its own that has 1 second.
+"""datatrove's extractor of main text, as its pipelines call it. Its environment needs lxml_html_clean as well.
 
     python clean_datatrove.py PAGES.parquet FOUND.json
 
-Its time is that of this process and of its children, which do the work.
+Its time is that of this process and of its child, which does the work.
 """
 
 import json
@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import trafilatura  # noqa: F401  where it cannot be imported, datatrove says that each page took too long
 from datatrove.data import Document
 from datatrove.pipeline.extractors import Trafilatura
 from measurement import cpu_seconds
@@ -21,10 +22,8 @@ def main(pages: Path, result: Path) -> None:
     texts, seconds = [], defaultdict(float)
     for collection in dict.fromkeys(row["collection"] for row in rows):
         own = [Document(text=row["html"], id=row["key"]) for row in rows if row["collection"] == collection]
-        extractor = Trafilatura(timeout=20)
-        list(extractor.run([Document(text=rows[0]["html"], id="first")]))  # imports
         start = cpu_seconds()
-        found = {document.id: document.text for document in extractor.run(own)}
+        found = {document.id: document.text for document in Trafilatura(timeout=20).run(own)}
         seconds[collection] = cpu_seconds() - start
         texts += [found.get(row["key"], "") for row in rows if row["collection"] == collection]
     result.write_text(json.dumps({"texts": texts, "seconds": seconds}))

@@ -28,6 +28,7 @@ Network = dict[str, Any]  # matrices by name
 
 WITHIN_MAIN = 0.8  # of the words found: the smallest element with so many is the main one
 OUTSIDE_MAIN = 2.0  # what the log odds of a block outside it lose
+MOST_WORDS_OF_CELL = 10  # on the average; a table with longer ones serves the layout
 
 WEIGHTS = Path(__file__).with_name("main_text.json")
 
@@ -68,9 +69,6 @@ AROUND = (
     *("pre", "p"),
 )
 WORDS, LETTERS, DIGITS, CAPITALS, COMMAS, STOPS, MARKS, ENDING, SMALL, HAN = range(10)  # columns of `_count_text`
-
-
-MOST_WORDS_OF_CELL = 10  # on the average; a table with longer ones serves the layout
 
 
 class Judged(NamedTuple):

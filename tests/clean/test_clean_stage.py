@@ -15,7 +15,6 @@ import polars as pl
 import pytest
 
 from corpus.clean import stage
-from corpus.documents import DOCUMENT
 from corpus.errors import UserError
 from corpus.params import Params, load
 from corpus.scrape import stage as scrape_stage
