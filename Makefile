@@ -13,6 +13,8 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "corpusmill needs Python 3.11 or later; name one with make PYTHON=...")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	# Pips before 24 fail over two spellings of one extra of lxml.
+	.venv/bin/pip install --quiet 'pip>=24'
 	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	.venv/bin/python -m corpus.report.plots_template .dvc/offline_plots.html
 	# A downloaded archive has no .git; dvc must be told.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from corpus.errors import UserError
 from corpus.sources import AnySource, Name, Positive, Regex, Section
@@ -23,6 +24,12 @@ CANDIDATES = (
 )
 
 
+def _in_quotes(value: object) -> object:
+    if isinstance(value, datetime.date | int | float):
+        raise ValueError(f'put it in quotes, "{value}": DVC takes no dates')
+    return value
+
+
 class Forget(Section):
     """Documents that must go, from everything: only the id and the reason stay."""
 
@@ -33,7 +40,9 @@ class Forget(Section):
 
 class Scrape(Section):
     part_mb: Annotated[float, Field(gt=0)] = 64  # size of a part; a new document changes one part only
-    as_of: str = ""  # change it to fetch again: `dvc repro` by itself never does
+    as_of: Annotated[str, BeforeValidator(_in_quotes)] = (
+        ""  # change it to fetch again: `dvc repro` by itself never does
+    )
     timeout_s: Annotated[float, Field(gt=0)] = 30
     tries: Annotated[int, Field(ge=1, le=10)] = 3  # of a request that fails or is told to come back later
     user_agent: str = "corpusmill"

@@ -13,7 +13,7 @@ REASONS: dict[str, str] = {
     "scrape.too_large": "the body is larger than the source's max_bytes",
     "scrape.content_type": "the body is not HTML, XHTML or plain text",
     "scrape.error.url": "a line of the list of addresses is no web address",
-    "scrape.error.sitemap": "the sitemap cannot be read, or names one of another host",
+    "scrape.error.sitemap": "the sitemap cannot be read, or not in whole, or names one of another host",
     "scrape.trap": "links that look like endlessly many: the detail counts them and says why",
     "scrape.max_pages": "what was left when the crawl reached max_pages: the detail counts it",
     "scrape.error.json": "the line is not a JSON object",

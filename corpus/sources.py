@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
+import soupsieve
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0, lt=2**63)]
@@ -20,7 +21,17 @@ def _is_regex(pattern: str) -> str:
     return pattern
 
 
+def _is_selector(selector: str) -> str:
+    try:
+        soupsieve.compile(selector)
+    except soupsieve.SelectorSyntaxError as error:
+        raise ValueError(f"not a CSS selector: {str(error).splitlines()[0]}") from None
+    return selector
+
+
 Regex = Annotated[str, AfterValidator(_is_regex)]
+Selector = Annotated[str, AfterValidator(_is_selector)]
+Tag = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*$")]  # BCP 47: en, zh-Hans, pt-BR
 # A path here or on object storage (`s3://bucket/folder`, as fsspec has it), or a pattern with *. A string: a Path would
 # make one slash of two.
 Location = Annotated[str, Field(min_length=1)]
@@ -35,9 +46,9 @@ class Section(BaseModel):
 class Rules(Section):
     """CSS rules for one site's layout, used by `clean` instead of an extractor."""
 
-    keep: list[str] = []  # selectors of the elements that hold the text
-    drop: list[str] = []  # selectors of what to leave out of them
-    title: str | None = None  # selector of the title
+    keep: list[Selector] = []  # of the elements that hold the text
+    drop: list[Selector] = []  # of what to leave out of them
+    title: Selector | None = None
     drop_text: list[Regex] = []  # matching lines are left out
 
 
@@ -47,7 +58,7 @@ class Source(Section):
     name: Name
     batch: Annotated[int, Field(ge=0)] = 0  # the import it came with; earlier batches win ties between duplicates
     licence: str | None = None
-    lang: str | None = None  # set where the language is known; otherwise it is detected
+    lang: Tag | None = None  # set where the language is known; otherwise it is detected
     rules: Rules | None = None
 
 
@@ -80,6 +91,8 @@ class SiteSource(WebSource):
     def _starts_somewhere(self) -> SiteSource:
         if not self.start and not self.sitemaps:
             raise ValueError("name start or sitemaps: the crawl has to begin somewhere")
+        if self.public_base and not self.serve:
+            raise ValueError("`as` goes with `serve`: what is crawled at its own address keeps that")
         return self
 
 

@@ -92,7 +92,7 @@ def execute(stage: Stage, run: Run) -> Metrics:
     """
     started = time.perf_counter()
     run = dataclasses.replace(run, output=run.output.resolve())
-    with _locked(run.home / "locks" / f"{_digest(str(run.output))}.lock", run.output):
+    with locked(run.home / "locks" / f"{digest_of(str(run.output))}.lock", run.output):
         _restore_outdated(run.output)
         _refuse_foreign_folder(run)
         partial = run.output.with_name(f".{run.output.name}.partial")
@@ -127,7 +127,7 @@ def check_conservation(run: Run, metrics: Metrics) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, output: Path) -> Iterator[None]:
+def locked(path: Path, output: Path) -> Iterator[None]:
     """Hold the lock of an output; wait a little for a run that is just being killed. Raises UserError if it stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -243,7 +243,7 @@ def map_parts(
     store = run.home / "parts" / run.stage
     entries = {
         part: store
-        / _digest(json.dumps([version, part.name, part.rows, extra, [_known_digest(run, f) for f in part.files]]))
+        / digest_of(json.dumps([version, part.name, part.rows, extra, [_known_digest(run, f) for f in part.files]]))
         for part in parts
     }
     todo = [(part, entry) for part, entry in entries.items() if not entry.exists()]
@@ -420,7 +420,7 @@ def file_digest(path: Path) -> str:
 def _known_digest(run: Run, path: Path) -> str:
     """The digest of a file, remembered by inode, size and time of change: a threshold edit need not read all texts."""
     stat = path.stat()
-    known = run.home / "digests" / _digest(f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}")
+    known = run.home / "digests" / digest_of(f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}")
     if not known.exists():
         known.parent.mkdir(parents=True, exist_ok=True)
         partial = known.with_suffix(f".{os.getpid()}.partial")
@@ -429,5 +429,5 @@ def _known_digest(run: Run, path: Path) -> str:
     return known.read_text()
 
 
-def _digest(text: str) -> str:
+def digest_of(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

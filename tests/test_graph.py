@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -193,10 +196,10 @@ def test_the_same_bytes_in_another_clone_with_four_workers(undisturbed: Path, tm
     assert results(other) == results(undisturbed)
 
 
-def kill_when(started: Path, pattern: str, files: int, folder: Path, *words: str) -> None:
-    """Start a command in a folder and kill it with -9 as soon as so many files that match are there."""
+def kill_when(far_enough: Callable[[], bool], folder: Path, *words: str) -> None:
+    """Start a command in a folder and kill it with -9 as soon as it is far enough."""
     with subprocess.Popen(words, cwd=folder, env=environment(), stdout=subprocess.DEVNULL) as process:
-        while len(list(started.glob(pattern))) < files:
+        while not far_enough():
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.005)
         process.kill()
@@ -210,7 +213,7 @@ def test_a_stage_killed_in_mid_run_ends_with_the_same_bytes(undisturbed: Path, t
     finished = {path.name for path in store.iterdir()}
     shutil.rmtree(store)
     shutil.rmtree(folder / "data" / stage)
-    kill_when(store, "*[0-9a-f]", 2, folder, "corpus", stage, "--workers", "2")
+    kill_when(lambda: len(list(store.glob("*[0-9a-f]"))) >= 2, folder, "corpus", stage, "--workers", "2")
     left = {path.name for path in store.iterdir() if path.suffix != ".partial"}
     assert left < finished
     assert not (folder / "data" / stage).exists()
@@ -226,7 +229,16 @@ def test_a_crawl_killed_in_mid_run_ends_with_the_same_bytes(tmp_path: Path) -> N
         text = yaml.safe_dump({"sources": [site | {"max_pages": 60}]})
         (tmp_path / name / "params.yaml").write_text(text)
     command(tmp_path / "undisturbed", "corpus", "scrape")
-    kill_when(tmp_path / "killed" / ".corpusmill" / "crawl", "*/bodies/*", 20, tmp_path / "killed", "corpus", "scrape")
+    cache = tmp_path / "killed/.corpusmill/crawl/exchanges.sqlite"
+
+    def has_twenty_answers() -> bool:
+        if not cache.exists():
+            return False
+        with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(cache)) as database:
+            return bool(database.execute("SELECT count(*) FROM exchanges").fetchone()[0] >= 20)
+        return False
+
+    kill_when(has_twenty_answers, tmp_path / "killed", "corpus", "scrape")
     assert not (tmp_path / "killed" / "data").exists() or not list((tmp_path / "killed" / "data").glob("[!.]*"))
     command(tmp_path / "killed", "corpus", "scrape")
     assert results(tmp_path / "killed") == results(tmp_path / "undisturbed")

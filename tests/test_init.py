@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ import yaml
 
 from corpus.cli import main
 from corpus.errors import UserError
-from corpus.init import gathered, with_sources, without_settings_of_the_sample, write_project
+from corpus.init import describe_site, gathered, with_sources, without_settings_of_the_sample, write_project
 from corpus.params import Params, load
+from corpus.scrape.urls import normalise_url, path_and_query
 from corpus.sources import HtmlSource, RowSource, SiteSource
 
 PROJECT = Path(__file__).parent.parent
@@ -150,3 +152,13 @@ def test_the_template_names_every_parameter() -> None:
     for section, fields in Params().model_dump().items():
         missing = set(fields) - set(tree[section]) if isinstance(fields, dict) else set()
         assert not missing, f"{section} in params.yaml lacks {sorted(missing)}"
+
+
+def test_the_folder_of_an_address_is_allowed_in_the_spelling_of_the_crawl() -> None:
+    described = describe_site("HTTP://Example.org:80/指南/x.html?a=1#b")
+    site = SiteSource.model_validate(described | {"name": "site"})
+    assert site.start == [normalise_url("http://example.org/指南/x.html?a=1")]
+    assert all(re.search(pattern, path_and_query(site.start[0])) for pattern in site.allow)
+    for address in ("ftp://example.org/", "https://", "http://[/"):
+        with pytest.raises(UserError, match="is no web address"):
+            describe_site(address)

@@ -26,7 +26,7 @@ _BLOCK_TAGS = frozenset(
 )
 _NOT_SHOWN_TAGS = frozenset(
     re.findall(
-        r"\w+", "script style template noscript title iframe noembed noframes datalist svg audio video canvas rp"
+        r"\w+", "script style template noscript title iframe noembed noframes datalist svg audio video canvas rp rt"
     )
 )
 PREFORMATTED_TAGS = frozenset({"pre", "listing", "xmp", "plaintext"})

@@ -99,6 +99,7 @@ _BINARY = re.compile(  # how files begin that are no text: documents, pictures, 
     rb"|OggS|ID3|fLaC|\x1a\x45\xdf\xa3|[FC]WS|wOF[F2]|OTTO|\x00\x01\x00\x00\x00",
     re.S,
 )
+_PLAIN = re.compile(rb"[\t\n\r\x20-\x7e]*")  # words may begin like a signature of letters alone, such as RIFF
 _CONTROL = bytes(code for code in range(32) if code not in b"\t\n\r\x0b\x0c\x0e\x0f\x1b") + b"\x7f"
 _MAX_CONTROL = 0.02  # of the bytes; an eighth of those of anything compressed
 
@@ -157,7 +158,8 @@ def looks_like_text(body: bytes) -> bool:
     >>> [looks_like_text(body) for body in (b"<p>x", "好".encode("gbk"), "x".encode("utf-16"), b"%PDF-1.7", bytes(99))]
     [True, True, True, False, False]
     """
-    if _BINARY.match(body[:64].lstrip()):
+    start = body[:64].lstrip()
+    if _BINARY.match(start) and (start.startswith((b"%PDF-", b"{\\rtf", b"%!PS")) or not _PLAIN.fullmatch(start)):
         return False
     if body.startswith(tuple(mark for mark, _ in _BOMS)) or _wide(body):
         return True

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from corpus.clean.decode import decode, looks_like_text, scrub_surrogates
 from corpus.clean.extract import extract, unfit
 from corpus.clean.flagged import count_flagged, flagged_share, load_flagged
-from corpus.clean.language import check_candidates, detect_language, nearest_language
+from corpus.clean.language import check_candidates, detect_language, is_language_tag, nearest_language
 from corpus.clean.markup import parse
 from corpus.clean.normalise import convert_chinese, normalise
 from corpus.clean.personal import mask_personal_data
 from corpus.documents import render_messages
+from corpus.errors import UserError
 from corpus.params import Clean, LanguageOf
 from corpus.sources import Rules
 
 Counts = dict[str, int]
+_SCRIPTS = {"simplified": "zh-Hans", "traditional": "zh-Hant"}
 
 
 class Refused(Exception):
@@ -54,6 +58,11 @@ def check(params: Clean) -> None:
     """Raise UserError for what is wrong with the parameters, whether or not a document would meet it."""
     if params.language != LanguageOf():
         check_candidates(params.language.engine, params.language.among)
+    if "zh" in params.languages:
+        raise UserError("clean.languages: zh is told apart into zh-Hans and zh-Hant: name one of them, or both")
+    wanted = _SCRIPTS.get(params.chinese)
+    if wanted and wanted not in params.languages and any(tag.startswith("zh") for tag in params.languages):
+        raise UserError(f"clean.chinese: {params.chinese} makes {wanted} of all Chinese: add it to clean.languages")
     load_flagged(params.flagged_words)
 
 
@@ -87,18 +96,27 @@ def clean_row(row: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
             raise Refused("clean.empty", "text is null")
     text, changes = normalise(scrub_surrogates(raw), repair=params.repair)
     if not text.strip():
-        raise Refused("clean.empty.extractor" if columns["extractor"] not in (None, "plain") else "clean.empty")
+        if columns["extractor"] in (None, "plain"):
+            raise Refused("clean.empty")
+        why = "rules.keep selects no text" if columns["extractor"] == "rules" else None
+        raise Refused("clean.empty.extractor", why)
     columns |= _language(text, row.get("lang") or settings.lang, params)
-    text, columns["lang"], changes["converted"] = _in_wanted_script(text, columns["lang"], params)
+    text, changes["converted"] = _in_wanted_script(text, columns["lang"], params)
     columns |= _flagged(text, columns["lang"], params)
-    text, masked = _masked(text, params)
-    for name, clean_messages in (("messages", _cleaned_messages), ("preference", _cleaned_preference)):
-        columns[name] = clean_messages(columns[name], columns["lang"], params) if columns[name] else None
-    if columns["messages"] and raw == render_messages(row["messages"]):
-        text = render_messages(columns["messages"])
+    text, found = _masked(text, params)
+    masked = Counter(found)
+    clean = functools.partial(_cleaned, lang=columns["lang"], params=params, masked=masked)
     if columns["title"]:
-        columns["title"] = _cleaned(columns["title"], columns["lang"], params)
-    return columns | {"text": text, "changes": changes, "masked": masked}
+        columns["title"] = clean(columns["title"])
+    if columns["preference"]:
+        sides = {side: columns["preference"][side] or () for side in ("chosen", "rejected")}
+        columns["preference"] = {side: _cleaned_messages(messages, clean) for side, messages in sides.items()}
+    if columns["messages"]:
+        rendered = raw == render_messages(columns["messages"])
+        before = Counter() if rendered else masked  # what is masked in both is one match
+        columns["messages"] = _cleaned_messages(columns["messages"], functools.partial(clean, masked=before))
+        text = render_messages(columns["messages"]) if rendered else text
+    return columns | {"text": text, "changes": changes, "masked": dict(masked)}
 
 
 def _read_page(row: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
@@ -127,22 +145,23 @@ def _read_page(row: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
 
 def _language(text: str, stated: str | None, params: Clean) -> dict[str, Any]:
     """The language of a text and the runner-up. Raises Refused where it is not one of those wanted."""
-    if stated:
+    if stated and is_language_tag(stated):
         tag, score, second, second_score = nearest_language(stated, text, params.languages), 1.0, None, None
     else:
         tag, score, second, second_score = detect_language(text, params.language.engine, tuple(params.language.among))
+    if tag.startswith("zh") and params.chinese != "as_is":
+        tag = _SCRIPTS[params.chinese]
     if tag not in params.languages:
         raise Refused("clean.language", f"{tag} {score:.2f}", text)
     return {"lang": tag, "lang_score": score, "second_lang": second, "second_score": second_score}
 
 
-def _in_wanted_script(text: str, lang: str, params: Clean) -> tuple[str, str, int]:
-    """A Chinese text in the script that the corpus wants, its language, and the characters that changed."""
+def _in_wanted_script(text: str, lang: str, params: Clean) -> tuple[str, int]:
+    """A Chinese text in the script that the corpus wants, and the number of characters that changed."""
     if params.chinese == "as_is" or not lang.startswith("zh"):
-        return text, lang, 0
+        return text, 0
     converted = convert_chinese(text, params.chinese)
-    changed = sum(before != after for before, after in zip(text, converted, strict=False))
-    return converted, {"simplified": "zh-Hans", "traditional": "zh-Hant"}[params.chinese], changed
+    return converted, sum(before != after for before, after in zip(text, converted, strict=False))
 
 
 def _flagged(text: str, lang: str, params: Clean) -> dict[str, Any]:
@@ -169,15 +188,17 @@ def _masked(text: str, params: Clean) -> tuple[str, Counts]:
     return masked, found
 
 
-def _cleaned(text: str, lang: str, params: Clean) -> str:
-    """A title, or a message's content, as the text of the document is cleaned."""
+def _cleaned(text: str, lang: str, params: Clean, masked: Counter[str]) -> str:
+    """A title, or a message's content, as the text of the document is cleaned; adds to the matches that are masked."""
     text = normalise(scrub_surrogates(text), repair=params.repair).text
-    return _masked(_in_wanted_script(text, lang, params)[0], params)[0]
+    text, found = _masked(_in_wanted_script(text, lang, params)[0], params)
+    masked.update(found)
+    return text
 
 
-def _cleaned_messages(messages: Sequence[Mapping[str, str]], lang: str, params: Clean) -> list[dict[str, str]]:
-    return [{"role": one["role"], "content": _cleaned(one["content"], lang, params)} for one in messages]
-
-
-def _cleaned_preference(preference: Mapping[str, Any], lang: str, params: Clean) -> dict[str, Any]:
-    return {side: _cleaned_messages(preference[side] or (), lang, params) for side in ("chosen", "rejected")}
+def _cleaned_messages(messages: Sequence[Mapping[str, Any]], clean: Callable[[str], str]) -> list[dict[str, Any]]:
+    """Messages with their contents cleaned; a message may have none, such as a call of a tool."""
+    return [
+        {"role": one["role"], "content": one["content"] and clean(one["content"])}  # null stays null
+        for one in messages
+    ]

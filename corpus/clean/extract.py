@@ -12,7 +12,7 @@ import numpy as np
 from bs4 import BeautifulSoup, Tag
 from bs4.element import NavigableString, PreformattedString
 
-from corpus.clean.blocks import Blocks, blocks_of, date_of, title_of
+from corpus.clean.blocks import Blocks, blocks_of, date_of, nearest, title_of
 from corpus.clean.main_text import Flags, Network, certainty, judge
 from corpus.clean.markup import Markup, parse
 from corpus.clean.render import Format, render, text_of_fragment
@@ -23,6 +23,7 @@ MAX_ATTRIBUTES = 1_000  # of a tag; parsers take quadratic time for many
 CERTAIN = 0.8  # below that expected F1 a slow extractor is asked too; higher gains little and costs much
 MAX_ELEMENTS_FOR_SLOW = 5_000  # it takes seconds for the largest pages, and advises no better there
 _MOSTLY_HAN = 0.3
+_NAVIGATION = frozenset(["nav", "footer"])
 _WHITE_SPACE = re.compile(r"\s+")
 
 # For `bs4`: elements that hold text, those that are part of another's text, and those that hold none of the page's own.
@@ -118,6 +119,10 @@ def auto_text(
     """
     judged = judge(markup, blocks, networks)
     keep = judged.probability > min(0.5, judged.probability.max() / 2)
+    # Without what the page itself calls navigation, if anything is left. The networks know that by themselves, but for
+    # pages of a few lines, which they have not seen.
+    around = nearest(markup, _NAVIGATION)[blocks.element] < 0
+    keep = keep & around if (keep & around).any() else keep
     method = "blocks"
     if certainty(judged, keep) < CERTAIN and len(markup.tag) <= MAX_ELEMENTS_FOR_SLOW:
         slow = "readability" if judged.han > _MOSTLY_HAN else "trafilatura"

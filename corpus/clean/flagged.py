@@ -41,9 +41,9 @@ class Flagged(NamedTuple):
 def load_flagged(paths: Mapping[str, Path]) -> dict[str, Flagged]:
     """Lists by language: UTF-8, a word or phrase a line; empty lines and those that begin with `#` are left out.
 
-    A file is read once a process. Raises UserError naming the file and the line.
+    A file is read once a process, and again when it has changed. Raises UserError naming the file and the line.
     """
-    return {language: _load(Path(path)) for language, path in paths.items()}
+    return {language: _load(Path(path), _stamp(Path(path))) for language, path in paths.items()}
 
 
 def flagged(entries: Iterable[str]) -> Flagged:
@@ -103,8 +103,12 @@ def flagged_share(count: int, text: str, lang: str) -> float:
     return min(1.0, count / total) if total else 0.0
 
 
+def _stamp(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 @functools.lru_cache(maxsize=32)
-def _load(path: Path) -> Flagged:
+def _load(path: Path, stamp: int) -> Flagged:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:

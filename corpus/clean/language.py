@@ -61,6 +61,35 @@ _WRITTEN_IN = {
 _NOT_LATIN = set(" ".join(_WRITTEN_IN.values()).split()) - {"kk", "ku", "sr", "tk", "tt", "uz"}
 _NO_CANDIDATES = {"wuu", "yue", "zxx"}  # forms of Chinese, which its script decides, and what is no language
 _CODE_OF = {"nb": "no", "fil": "tl", "zh-cn": "zh", "zh-tw": "zh"}
+_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")
+_THREE_LETTERS = {  # ISO 639-2 and 639-3, as datasets name languages
+    "ara": "ar",
+    "ces": "cs",
+    "cze": "cs",
+    "deu": "de",
+    "ger": "de",
+    "eng": "en",
+    "spa": "es",
+    "fra": "fr",
+    "fre": "fr",
+    "hin": "hi",
+    "ind": "id",
+    "ita": "it",
+    "jpn": "ja",
+    "kor": "ko",
+    "nld": "nl",
+    "dut": "nl",
+    "pol": "pl",
+    "por": "pt",
+    "rus": "ru",
+    "tha": "th",
+    "tur": "tr",
+    "ukr": "uk",
+    "vie": "vi",
+    "zho": "zh",
+    "chi": "zh",
+    "cmn": "zh",
+}
 _SCRIPT_OF_REGION = {"cn": "zh-hans", "sg": "zh-hans", "tw": "zh-hant", "hk": "zh-hant", "mo": "zh-hant"}
 
 
@@ -149,13 +178,22 @@ def nearest_language(stated: str, text: str, languages: Sequence[str]) -> str:
     ['en', 'zh-Hans', 'zh-Hant', 'de-AT']
     """
     known = {language.lower(): language for language in languages}
-    tag = stated.strip().lower().replace("_", "-")
-    first, *more = tag.split("-")
+    first, *more = stated.strip().lower().replace("_", "-").split("-")
+    first = _THREE_LETTERS.get(first, first)
     tags = ["-".join([first, *more[:count]]) for count in range(len(more), -1, -1)]
     if first == "zh" and not {"hans", "hant"} & set(more):
         region = next((script for place, script in _SCRIPT_OF_REGION.items() if place in more), None)
         tags.insert(1, region or chinese_script(text)[0].lower())
     return next((known[tag] for tag in tags if tag in known), stated)
+
+
+def is_language_tag(stated: str) -> bool:
+    """Whether a word can be a language's tag, and not a name, or a way to say that nobody knows.
+
+    >>> [is_language_tag(word) for word in ("en", "eng", "zh_TW", "und", "unknown", "English")]
+    [True, True, True, False, False, False]
+    """
+    return bool(_TAG.fullmatch(stated.strip())) and stated.strip().lower() not in ("und", "mul", "zxx", "mis")
 
 
 def chinese_script(text: str) -> tuple[str, float]:

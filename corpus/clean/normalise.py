@@ -23,7 +23,7 @@ _INVISIBLE = re.compile(
 # Joiners of no width are left between letters: Persian and emoji need them. Beside white space they do nothing.
 _STRAY_JOINER = re.compile(r"(?<!\S)[\u200c\u200d]+|(?<![\u200c\u200d])[\u200c\u200d]+(?!\S)")
 _FULL_WIDTH = re.compile("[０-９Ａ-Ｚａ-ｚ]")
-_TO_ASCII = {code: code - 0xFEE0 for code in range(0xFF10, 0xFF5B)}
+_TO_ASCII = {ord(wide): ord(wide) - 0xFEE0 for wide in map(chr, range(0xFF10, 0xFF5B)) if _FULL_WIDTH.match(wide)}
 _LINES = re.compile(r"\n{3,}")
 _HAN = re.compile(f"[{HAN}]")
 # What UTF-8 looks like in encodings of one byte: a letter that is the first byte of several, and a sign that is a later

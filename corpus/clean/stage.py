@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import html
 import json
 import re
 import tempfile
@@ -18,8 +19,9 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from corpus.clean.decode import scrub_surrogates
+from corpus.clean.decode import decode, scrub_surrogates
 from corpus.clean.document import Settings, check
+from corpus.clean.main_text import WEIGHTS
 from corpus.clean.personal import mask_personal_data
 from corpus.clean.worker import clean_rows
 from corpus.documents import DOCUMENT, DROPPED, DROPPED_TEXT_CHARS, part_writer, to_arrow, write_table
@@ -57,8 +59,8 @@ CLEANED = pa.schema(  # a document, and what cleaning did to have it
 )
 _PART_NAME = re.compile(r"^part-(?P<source>[A-Za-z0-9_]+)-(?P<batch>\d+)-\d+\.parquet$")
 _LIBRARIES = (
-    *("beautifulsoup4", "charset-normalizer", "ftfy", "langdetect", "lxml", "opencc", "py3langid", "python-stdnum"),
-    *("readability-lxml", "resiliparse", "trafilatura"),
+    *("beautifulsoup4", "charset-normalizer", "ftfy", "langdetect", "lxml", "lxml_html_clean", "opencc", "py3langid"),
+    *("python-stdnum", "readability-lxml", "resiliparse", "soupsieve", "trafilatura"),
 )
 _DEFAULTS = {
     "source": "input",
@@ -80,7 +82,7 @@ def run(run: Run) -> Metrics:
     with _as_parts(run) as (ready, unreadable):
         total.append(unreadable)
         lists = [file_digest(path) for path in ready.params.clean.flagged_words.values()]
-        versions = [f"{name} {version(name)}" for name in _LIBRARIES]
+        versions = [*(f"{name} {version(name)}" for name in _LIBRARIES), file_digest(WEIGHTS)]
         of_sources = {
             (source.name, source.batch): Settings(ready.params.clean, source.rules, source.licence, source.lang)
             for source in run.params.sources
@@ -149,6 +151,8 @@ def _as_documents(part: Part, batch: pl.DataFrame) -> pl.DataFrame:
 
     Raises UserError naming the column that cannot be converted.
     """
+    if batch.schema.get("body") == pl.String:
+        batch = batch.with_columns(pl.col("body").cast(pl.Binary))
     for field in DOCUMENT:
         if field.name not in batch.columns or field.name == "text":
             continue
@@ -234,20 +238,25 @@ def _count(counts: Mapping[str, Counter[str]], document: Mapping[str, Any]) -> N
 
 def _dropped_row(row: Mapping[str, Any], outcome: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """A row of DROPPED. Its text, what was read or else the beginning of the page, has personal data masked as well."""
-    text = outcome.get("text") or _readable(row)
-    if outcome["reason"] == "clean.pii":
-        text = None
-    if text:
-        text = scrub_surrogates(text[: 2 * DROPPED_TEXT_CHARS])
-        text = (text if settings.clean.pii == "off" else mask_personal_data(text)[0])[:DROPPED_TEXT_CHARS]
-    detail = scrub_surrogates(outcome["detail"]) if outcome.get("detail") else None
+    text = None if outcome["reason"] == "clean.pii" else outcome.get("text") or _readable(row)
+    shown = [_shown(given, settings) if given else None for given in (outcome.get("detail"), text)]
     names = ("id", "source", "batch", "url")
-    return {name: row[name] for name in names} | {"reason": outcome["reason"], "detail": detail, "text": text}
+    return {name: row[name] for name in names} | {"reason": outcome["reason"], "detail": shown[0], "text": shown[1]}
+
+
+def _shown(text: str, settings: Settings) -> str:
+    """The beginning of a text, masked: entities as what they stand for, and no word cut before it could be masked."""
+    start = scrub_surrogates(text[: 2 * DROPPED_TEXT_CHARS])
+    if settings.clean.pii == "off":
+        return start[:DROPPED_TEXT_CHARS]
+    if len(text) > len(start):
+        start = start.rpartition(" ")[0] or start[:DROPPED_TEXT_CHARS]
+    return mask_personal_data(html.unescape(start))[0][:DROPPED_TEXT_CHARS]
 
 
 def _readable(row: Mapping[str, Any]) -> str | None:
-    """The beginning of a row's content."""
+    """The beginning of a row's content, if it can be read."""
     if isinstance(row.get("text"), str):
-        return str(row["text"][: 2 * DROPPED_TEXT_CHARS])
-    body = row.get("body")
-    return body[: 2 * DROPPED_TEXT_CHARS].decode("utf-8", "replace") if isinstance(body, bytes) else None
+        return str(row["text"])
+    decoded = decode(row["body"][: 4 * DROPPED_TEXT_CHARS], row.get("content_type")) if row.get("body") else None
+    return decoded.text if decoded else None

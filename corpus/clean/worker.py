@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import multiprocessing
 import os
 import resource
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -168,6 +170,8 @@ def _serve(pipe: Connection) -> None:
     die_with_parent()
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    warnings.simplefilter("ignore")  # what libraries think of a page is nothing that its owner could mend
+    logging.disable()
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         warm_up()
         pipe.send_bytes(b"ready")

@@ -14,7 +14,8 @@ import yaml
 
 from corpus.errors import UserError
 from corpus.params import Params
-from corpus.scrape.files import SUFFIXES, has_suffix
+from corpus.scrape.files import SUFFIXES, is_of_kind
+from corpus.scrape.urls import normalise_url
 
 TEMPLATES = Path(__file__).parent  # links to the project's own files, not called dvc.yaml: DVC would read that too
 CHECKOUT = TEMPLATES.parent.parent  # where the trusted and pinned texts lie that come with the toolkit
@@ -82,7 +83,7 @@ def describe(source: str, folder: Path) -> list[dict[str, Any]]:
         if kinds == ["html"]:
             raise UserError(f"{source}: pages come by folder, name {path.parent}")
     elif path.is_dir():
-        kinds = sorted({kind for found in path.rglob("*") if (kind := kind_of(found))})
+        kinds = sorted({kind for found in path.rglob("*") if found.suffix != ".json" and (kind := kind_of(found))})
         kinds = ["html"] if "html" in kinds else kinds  # text beside pages, as robots.txt, is seldom meant
         if not kinds:
             raise UserError(f"{source} holds no {NAMED} file")
@@ -103,7 +104,7 @@ def kind_of(path: Path) -> str | None:
     >>> kind_of(Path("a/tickets.jsonl.zst")), kind_of(Path("crawl.warc.gz")), kind_of(Path("photo.png"))
     ('jsonl', 'warc', None)
     """
-    return next((kind for kind, suffixes in SUFFIXES.items() if has_suffix(path.name, suffixes)), None)
+    return next((kind for kind in SUFFIXES if is_of_kind(path.name, kind)), None)
 
 
 def describe_site(address: str) -> dict[str, Any]:
@@ -111,13 +112,15 @@ def describe_site(address: str) -> dict[str, Any]:
 
     >>> describe_site("https://docs.example.org/guide/index.html")["allow"]
     ['^/guide/']
+    >>> describe_site("https://example.org/指南/x.html")["allow"]
+    ['^/%E6%8C%87%E5%8D%97/']
     """
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    start = normalise_url(address)  # `allow` is compared with this spelling
+    if start is None:
         raise UserError(f"{address} is no web address: write it as https://example.org/folder/")
-    below = (parts.path or "/").rsplit("/", 1)[0] + "/"
-    start = address if parts.path else f"{address}/"
-    site = {"name": parts.hostname.removeprefix("www."), "kind": "site", "start": [start]}
+    parts = urlsplit(start)
+    below = parts.path.rsplit("/", 1)[0] + "/"
+    site = {"name": str(parts.hostname).removeprefix("www."), "kind": "site", "start": [start]}
     return site | {"allow": [f"^{re.escape(below)}"], "delay_s": 1.0, "max_pages": 10_000}
 
 

@@ -19,11 +19,13 @@ from fastwarc.warc import ArchiveIterator
 
 from corpus.documents import document_id
 from corpus.scrape.files import FileEntry, Storage, open_raw, rust_errors
+from corpus.scrape.inflate import DEFLATE, GZIP, ZLIB, inflate
 from corpus.scrape.urls import normalise_url
 from corpus.sources import WarcSource
 
 PAGE_TYPES = ("text/html", "application/xhtml+xml", "text/plain")
 MAX_HEAD = 1 << 16  # bytes of the headers of an HTTP answer
+MAX_IN_VAIN = 16  # times the archive's size and a bit that lengths that lie may make us read
 _KINDS = ("response", "resource", "conversion")  # those that hold a page
 _ABOUT_THE_CRAWL = ("dns:", "whois:", "metadata:")  # URLs of what crawlers keep beside the pages
 _GZIP, _LZ4, _ZSTD = b"\x1f\x8b\x08", b"\x04\x22\x4d\x18", b"\x28\xb5\x2f\xfd"
@@ -143,10 +145,10 @@ def decode_body(body: bytes, headers: Mapping[str, str], max_bytes: int) -> byte
             return body
         encoding = encoding.strip().removeprefix("x-")
         if encoding == "gzip" and body.startswith(b"\x1f\x8b"):
-            body = _inflate(body, 31, max_bytes)
+            body = inflate(body, max_bytes, GZIP)
         elif encoding == "deflate" and not body.lstrip().startswith(b"<"):
             is_zlib = len(body) > 1 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0
-            body = _inflate(body, 15 if is_zlib else -15, max_bytes)
+            body = inflate(body, max_bytes, ZLIB if is_zlib else DEFLATE)
         elif encoding == "br" and not body.lstrip().startswith(b"<"):
             body = _read_up_to(BrotliReader(io.BytesIO(body)), max_bytes + 1)
         elif encoding == "zstd" and body.startswith(_ZSTD):
@@ -171,17 +173,6 @@ def _join_chunks(body: bytes) -> bytes:
     raise ValueError("the chunks of the body end early")
 
 
-def _inflate(body: bytes, window: int, max_bytes: int) -> bytes:
-    decoder = zlib.decompressobj(window)
-    try:
-        inflated = decoder.decompress(body, max_bytes + 1)
-    except zlib.error as error:
-        raise ValueError(f"the compressed body is broken: {error}") from None
-    if not decoder.eof and len(inflated) <= max_bytes:
-        raise ValueError("the compressed body ends early")
-    return inflated
-
-
 def _read_up_to(reader: Any, size: int) -> bytes:
     """So many bytes of a reader that may give fewer at a time."""
     chunks: list[bytes] = []
@@ -196,7 +187,11 @@ def _read_up_to(reader: Any, size: int) -> bytes:
 
 
 def captures(file: BinaryIO, size: int, max_block: int) -> Iterator[Capture | Damage]:
-    """All records of an archive in order, and the places where it is damaged. Never raises for what it holds."""
+    """All records of an archive in order, and the places where it is damaged. Never raises for what it holds.
+
+    What follows a record of a wrong length is read again. Where that adds up to MAX_IN_VAIN times the archive the rest
+    is left out, which the last Damage says.
+    """
     size = size or file.seek(0, io.SEEK_END)
     if size == 0:
         yield Damage(0, "the file is empty")
@@ -208,6 +203,7 @@ def captures(file: BinaryIO, size: int, max_block: int) -> Iterator[Capture | Da
 
 def _warc_captures(file: BinaryIO, size: int, max_block: int) -> Iterator[Capture | Damage]:
     start: int | None = 0
+    in_vain = 0  # bytes read that will be read again
     packed = _read_at(file, 0, 4).startswith(tuple(_READERS))
     suspect: Damage | None = None  # damage that lies after its record, or in the one at `start`: the next round tells
     while start is not None and start < size:
@@ -229,6 +225,10 @@ def _warc_captures(file: BinaryIO, size: int, max_block: int) -> Iterator[Captur
         except _Broken as error:
             offset, what = error.args
             yield Damage(offset, what)
+            in_vain += file.tell() - offset
+            if in_vain > MAX_IN_VAIN * (size + _CHUNK):
+                yield Damage(offset + 1, "the rest is not read: too many records before have a wrong length")
+                return
             suspect, start = None, _find_start(file, offset + 1, packed)
         except OSError as error:
             what = str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from corpus.documents import document_id
+from corpus.errors import StageError
+from corpus.stage import digest_of, locked
 
 BUCKETS = 256
 
@@ -39,6 +42,11 @@ def part_count(size: int, part_bytes: float) -> int:
     return count
 
 
+def kind_of(row: dict[str, Any]) -> str:
+    """What a record becomes a row of: `page` where it has a body, else `document`."""
+    return "page" if "body" in row else "document"
+
+
 class Spill:
     """A folder of records: kept ones in a file a bucket, opened when first needed, dropped ones in one of their own."""
 
@@ -47,6 +55,7 @@ class Spill:
         self.folder = folder
         self.files: dict[str, BinaryIO] = {}
         self.rows_in = self.size = 0  # bytes of text or pages kept
+        self.first: str | None = None  # kind of the first record kept: page or document
 
     def add(self, row: dict[str, Any]) -> None:
         self.rows_in += 1
@@ -54,6 +63,7 @@ class Spill:
             self.write("dropped", row)
         else:
             self.size += len(row["body"]) if "body" in row else len(row["text"].encode())
+            self.first = self.first or kind_of(row)
             self.write(f"{bucket_of(row['id']):03d}", row)
 
     def write(self, name: str, row: dict[str, Any]) -> None:
@@ -71,7 +81,7 @@ class Spill:
     def finish(self, **more: Any) -> None:
         """Close the files, and leave the counts beside them."""
         self.close()
-        counts = {"rows_in": self.rows_in, "size": self.size} | more
+        counts = {"rows_in": self.rows_in, "size": self.size, "first": self.first, "files": sorted(self.files)} | more
         (self.folder / "counts.json").write_text(json.dumps(counts), "ascii")
 
 
@@ -82,8 +92,14 @@ def read_counts(folder: Path) -> dict[str, Any]:
 
 
 def spilled(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of one file in the order they came; none of a file that is not there."""
+    """The records of one file in the order they came; none of a file that was not written.
+
+    Raises StageError for one that was, and is gone.
+    """
     if not path.exists():
+        counts = path.with_name("counts.json")
+        if not path.parent.is_dir() or (counts.exists() and path.name in read_counts(path.parent)["files"]):
+            raise StageError(f"{path} is gone: something removed it during the run; run again")
         return
     with path.open("rb") as file:
         for line in file:
@@ -117,6 +133,21 @@ class DroppedRows:
         for prefix in range(256):
             rows = list(spilled(self.spill.folder / f"{prefix:02x}"))
             yield from sorted(rows, key=lambda row: (row["id"], row["reason"], row["detail"] or ""))
+
+
+@contextlib.contextmanager
+def scrape_lock(home: Path) -> Iterator[Path]:
+    """Hold `home`/scrape, where the segments of sources lie, for one run alone; its path.
+
+    Raises UserError where another run does not let go of it in a while.
+    """
+    with locked(home / "locks" / "scrape.lock", home / "scrape"):
+        yield home / "scrape"
+
+
+def output_lock(home: Path, output: Path) -> contextlib.AbstractContextManager[None]:
+    """The lock that a stage holds while it writes an output, an absolute path."""
+    return locked(home / "locks" / f"{digest_of(str(output))}.lock", output)
 
 
 class SeenIds:

@@ -12,15 +12,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from tqdm import tqdm
 
 from corpus.documents import DROPPED_TEXT_CHARS, document_id
 from corpus.errors import UserError
 from corpus.params import Scrape
 from corpus.scrape.fetch import Answer, Failure, Fetcher, forget_none
+from corpus.scrape.files import read_lines
 from corpus.scrape.sitemaps import read_sitemaps
-from corpus.scrape.urls import netloc_of, normalise_url, path_and_query, root_of, trap, variants_of, wanted
+from corpus.scrape.urls import (
+    netloc_of,
+    normalise_url,
+    path_and_query,
+    root_of,
+    too_long,
+    trap,
+    variants_of,
+    wanted,
+)
 from corpus.sources import SiteSource, UrlsSource, WebSource
 
 MAX_LINKS = 20_000  # of one page that are followed
@@ -48,7 +57,7 @@ def fetch_urls(
     """Yield a PAGE or DROPPED row for each of a list of addresses, hosts taking turns. Raises UserError for no list."""
     with Fetcher(source, scrape, home, forgotten) as fetcher, tqdm(desc=source.name, unit="page", disable=None) as bar:
         by_host: dict[str, deque[str]] = {}
-        for line in dict.fromkeys(_listed(source)):
+        for line in dict.fromkeys(read_lines(source.path) if source.path else source.urls):
             url = normalise_url(line)
             if url is None:
                 yield _dropped(line, "scrape.error.url", "write it as http://host/path")
@@ -113,7 +122,7 @@ def _begin(source: SiteSource, fetcher: Fetcher, frontier: Frontier, starts: lis
                 sitemaps += [u for u in (normalise_url(fetcher.public(s), url) for s in robots.sitemaps) if u]
     for entry in read_sitemaps(fetcher, sitemaps):
         if isinstance(entry, Answer):
-            if entry.url in named:
+            if entry.url in named and not entry.body:
                 raise UserError(f"sources: {source.name}: sitemap {entry.url} cannot be had: {entry.detail}")
             yield _dropped(entry.url, entry.reason or "", entry.detail)
         elif not frontier.add(entry.url, 0, entry.modified):
@@ -142,7 +151,7 @@ class Frontier:
             return False
         if url in self.seen or netloc_of(url) not in self.hosts or not wanted(url, self.source.allow, self.source.deny):
             return True
-        reason = self._trap(url) if depth else None  # what a sitemap names was meant
+        reason = self._trap(url, depth)
         if reason:
             self.traps[reason] += 1  # not in `seen`: it would fill up with them
         else:
@@ -157,11 +166,11 @@ class Frontier:
             return f"to {path_and_query(url)}, which the source denies"
         return None
 
-    def _trap(self, url: str) -> tuple[str, str] | None:
-        why = trap(url)
+    def _trap(self, url: str, depth: int) -> tuple[str, str] | None:
+        why = trap(url) if depth else too_long(url)
         if why:
             return root_of(url), why
-        path = variants_of(url)
+        path = variants_of(url) if depth else None  # what a sitemap names was meant
         if path is None:
             return None
         self.variants[path] += 1
@@ -212,18 +221,6 @@ def _web_addresses(source: SiteSource, key: str, given: list[str]) -> list[str]:
     return list(dict.fromkeys(urls))
 
 
-def _listed(source: UrlsSource) -> Iterator[str]:
-    """The addresses of a list, without empty lines and those that begin with #."""
-    if source.path is None:
-        yield from source.urls
-        return
-    try:
-        with fsspec.open(source.path, "rt", encoding="utf-8-sig", compression="infer") as file:
-            yield from (line.strip() for line in file if line.strip() and not line.startswith("#"))
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"sources: {source.name}: path: {source.path} cannot be read as a list: {error}") from None
-
-
 def _in_turns(by_host: dict[str, deque[str]]) -> Iterator[str]:
     """The addresses of all hosts, one of each in turn, so that a slow host does not hold up the others.
 
@@ -248,7 +245,7 @@ def _ahead(source: WebSource, hosts: int) -> int:
 _TAG = re.compile(r"<(?:!--|(?P<raw>script|style|textarea|xmp|iframe)\b|(?P<link>a|area|base)(?=[\s/]))", re.IGNORECASE)
 _RAW_END = {name: re.compile(f"</{name}", re.IGNORECASE) for name in ("script", "style", "textarea", "xmp", "iframe")}
 _ATTRIBUTE = re.compile(r"""[\s/]*([^\s/>=]+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]*)))?""")
-_CHARSET = re.compile(rb"charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
+_CHARSET = re.compile(rb"charset\s*=[\s\"']*([\w-]+)", re.IGNORECASE)
 
 
 def links_of(body: bytes, url: str, content_type: str = "") -> list[str]:
@@ -305,7 +302,7 @@ def _decoded(body: bytes, content_type: str) -> str:
     """A page as text, well enough for its links: UTF-8, the charset it declares, or each byte a character."""
     with contextlib.suppress(UnicodeError):
         return body.decode()
-    declared = _CHARSET.search(content_type.encode("utf-8", "replace")) or _CHARSET.search(body, 0, 4_096)
+    declared = _CHARSET.search(content_type[:1_000].encode("utf-8", "replace")) or _CHARSET.search(body, 0, 4_096)
     charset = declared[1].decode("ascii").lower() if declared else "latin-1"
     with contextlib.suppress(UnicodeError, LookupError):
         return body.decode({"gb2312": "gb18030", "gbk": "gb18030"}.get(charset, charset))

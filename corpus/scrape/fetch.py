@@ -11,7 +11,6 @@ import shlex
 import socket
 import time
 import urllib.request
-import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ from protego import Protego
 from yarl import URL
 
 from corpus.params import Scrape
+from corpus.scrape.bodies import read_body
 from corpus.scrape.crawl_cache import Cache, Exchange
 from corpus.scrape.serve import served
 from corpus.scrape.urls import is_public, netloc_of, normalise_url, path_and_query, refused_address, root_of
@@ -50,7 +50,10 @@ LASTMOD_MARGIN_S = 86_400.0  # a sitemap's lastmod is often a day without a time
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What one URL gave: a body in the cache, or the reason why not. `url` is the last of its redirects."""
+    """What one URL gave: a body in the cache, or the reason why not. `url` is the last of its redirects.
+
+    Both for a sitemap that could be read in part.
+    """
 
     url: str
     content_type: str = ""
@@ -343,7 +346,10 @@ class Fetcher:
                     headers.setdefault(name.lower(), _utf8(value))
                 if response.status != 200 or not _is_wanted_type(headers, types):
                     return Response(response.status, headers, cut=response.status == 200)
-                body = await _read(response.content, headers.get("content-encoding", ""), max_bytes)
+                try:
+                    body = await read_body(response.content, headers.get("content-encoding", ""), max_bytes)
+                except ValueError as error:
+                    raise Failure("scrape.error.fetch", str(error)) from None
                 return Response(response.status, headers, body[:max_bytes], cut=len(body) > max_bytes)
 
     def _session(self, proxied: bool) -> aiohttp.ClientSession:
@@ -449,27 +455,6 @@ def _validators(known: Exchange) -> dict[str, str]:
     return {
         asked: known.headers[name] for name, asked in names.items() if name in known.headers and known.status == 200
     }
-
-
-async def _read(stream: aiohttp.StreamReader, encoding: str, max_bytes: int) -> bytes:
-    """The body, a byte more than `max_bytes` at most, however far its few bytes would inflate.
-
-    Raises Failure for an encoding that we did not ask for, and for a broken one.
-    """
-    encoding = encoding.strip().lower()
-    if encoding not in ("", "identity", "gzip", "x-gzip"):
-        raise Failure("scrape.error.fetch", f"the body comes as {encoding}: gzip was asked for")
-    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16) if "gzip" in encoding else None
-    body = bytearray()
-    async for chunk in stream.iter_any():
-        room = max_bytes + 1 - len(body)
-        try:
-            body += inflater.decompress(chunk, room) if inflater else chunk[:room]
-        except zlib.error as error:
-            raise Failure("scrape.error.fetch", f"broken gzip: {error}") from None
-        if len(body) > max_bytes:
-            break
-    return bytes(body)
 
 
 def _not_public(address: str) -> str:

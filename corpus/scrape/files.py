@@ -24,15 +24,18 @@ SUFFIXES = {
     "jsonl": (".jsonl", ".ndjson"),
     "parquet": (".parquet",),
     "csv": (".csv", ".tsv"),
-    "text": (".txt", ".md"),
-    "html": (".html", ".htm"),
+    "text": (".txt", ".md", ".rst", ".log", ".tex"),
+    "html": (".html", ".htm", ".xhtml", ".shtml"),
     "warc": (".warc", ".arc", ".wet"),
 }
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading a broken or clipped file raises
 MAX_LINE = 64 << 20  # bytes; no row of text is longer, and memory holds one
 _BUFFER = 1 << 18
-_STAMPS = ("mtime", "ETag", "etag", "checksum", "md5Hash", "LastModified", "last_modified", "updated", "created")
+_STAMPS = (
+    *("mtime", "ETag", "etag", "checksum", "md5Hash"),
+    *("LastModified", "Last-Modified", "last_modified", "updated", "created"),
+)
 
 Storage = Mapping[str, str | int | bool]
 
@@ -58,6 +61,15 @@ def has_suffix(name: str, suffixes: Sequence[str], compressed: bool = True) -> b
     """
     path = PurePosixPath(name.lower())
     return path.suffix in suffixes or (compressed and path.suffix in COMPRESSED and Path(path.stem).suffix in suffixes)
+
+
+def is_of_kind(name: str, kind: str) -> bool:
+    """Whether a file that is named by itself is of a kind: in folders, `.json` may be anything.
+
+    >>> is_of_kind("alpaca.json", "jsonl"), is_of_kind("rows.jsonl.gz", "jsonl"), is_of_kind("rows.json", "text")
+    (True, True, False)
+    """
+    return has_suffix(name, SUFFIXES[kind], kind != "parquet") or (kind == "jsonl" and has_suffix(name, (".json",)))
 
 
 def list_files(location: str, kind: str, storage: Storage | None = None) -> list[FileEntry]:
@@ -87,6 +99,11 @@ def _list_local(path: Path, kind: str) -> list[FileEntry]:
     else:
         raise UserError(f"sources: {path} does not exist: name a file, a folder, or a pattern with *")
     return [_local_entry(p, p.relative_to(root).as_posix()) for p in sorted(found)]
+
+
+def files_in(folder: Path) -> list[FileEntry]:
+    """All files in a folder, of whatever kind, sorted by path."""
+    return [_local_entry(p, p.relative_to(folder).as_posix()) for p in sorted(folder.rglob("*")) if p.is_file()]
 
 
 def _local_entry(path: Path, name: str) -> FileEntry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from corpus.documents import document_id
 from corpus.params import Forget
+from corpus.scrape.buckets import output_lock, scrape_lock
 from corpus.scrape.crawl_cache import forget as forget_answers
 from corpus.scrape.urls import normalise_url
 
@@ -34,10 +36,22 @@ def forgetter(forget: Forget) -> Callable[[Row], bool]:
 
 
 def url_forgetter(forget: Forget) -> Callable[[str | None], bool]:
-    """Whether the document of a URL must go; URLs are compared in their one spelling."""
-    urls = frozenset(forget.urls) | {normalise_url(url) for url in forget.urls} - {None}
+    """Whether the document of a URL must go; URLs are compared as they are and in their one spelling.
+
+    A page's id is made of its URL: one that `ids` names is not fetched either.
+
+    >>> url_forgetter(Forget(ids=[document_id("http://a.example/")]))("HTTP://a.example/#top")
+    True
+    """
+    ids, urls = frozenset(forget.ids), frozenset(forget.urls) | {normalise_url(url) for url in forget.urls}
     patterns = [re.compile(pattern) for pattern in forget.patterns]
-    return lambda url: url is not None and (url in urls or any(pattern.search(url) for pattern in patterns))
+
+    def is_named(url: str) -> bool:
+        return url in urls or document_id(url) in ids or any(pattern.search(url) for pattern in patterns)
+
+    if not (ids or forget.urls or patterns):
+        return lambda url: False
+    return lambda url: url is not None and (is_named(url) or is_named(normalise_url(url) or url))
 
 
 def forgotten(row: Row) -> dict[str, Any]:
@@ -48,9 +62,16 @@ def forgotten(row: Row) -> dict[str, Any]:
 def purge(run_home: Path, data: Path, forget: Forget) -> str:
     """Remove forgotten documents from what outlives a run: finished parts, spilled sources, answers of the web.
 
-    What was generated from them goes too. `data` is only read, to learn which ids the URLs and patterns mean: `dvc
-    repro` builds it again. Returns a sentence on what was removed and what is left to do.
+    What was generated from them goes too, and what killed runs left half written. The rest of `data` is only read, to
+    learn which ids the URLs and patterns mean: `dvc repro` builds it again. Returns a sentence on what was removed and
+    what is left to do. Raises UserError where a run is writing what is to be removed.
     """
+    with scrape_lock(run_home):
+        return _purge(run_home, data, forget)
+
+
+def _purge(run_home: Path, data: Path, forget: Forget) -> str:
+    _remove_half_written(run_home, data)
     by_url = url_forgetter(forget)
     stores = [folder for folder in sorted(run_home.glob("parts/*/*")) if folder.is_dir()]
     files = [*(path for store in stores for path in store.rglob("*.parquet")), *sorted(data.rglob("*.parquet"))]
@@ -74,7 +95,12 @@ def purge(run_home: Path, data: Path, forget: Forget) -> str:
     spilled = sum(1 for _ in run_home.glob("scrape/*"))
     shutil.rmtree(run_home / "scrape", ignore_errors=True)
     answers = forget_answers(run_home, lambda url: url in urls or by_url(url) or document_id(url) in ids)
-    in_data = {i for path in data.rglob("*.parquet") for i, _ in _column_pairs(path, "id") if i in ids}
+    in_data = {
+        document
+        for path in data.rglob("*.parquet")
+        for document, reason in _column_pairs(path, "reason" if path.name.startswith("dropped-") else "id")
+        if document in ids and reason != REASON
+    }
     removed = f"removed {emptied} finished parts, {spilled} unfinished sources and {answers} answers of the web"
     if not found and not answers and not in_data:
         return f"none of these documents occurs any more in {run_home} or {data}; {removed}"
@@ -84,6 +110,27 @@ def purge(run_home: Path, data: Path, forget: Forget) -> str:
         f"{removed}{absent}; {data} still holds {len(in_data)} of them: run `dvc repro`, then `dvc gc --workspace` for "
         "DVC's cache, and mind remotes, old commits and models trained on them"
     )
+
+
+def _remove_half_written(run_home: Path, data: Path) -> None:
+    """Remove the folders of killed runs: whether a forgotten document is in them cannot be told."""
+    for partial in run_home.glob("parts/*/*.partial"):
+        if not _is_running(partial.name.split(".")[-2]):
+            shutil.rmtree(partial, ignore_errors=True)
+    for partial in data.glob(".*.partial"):
+        output = data.resolve() / partial.name.removeprefix(".").removesuffix(".partial")
+        with output_lock(run_home, output):
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _column_pairs(path: Path, column: str) -> Iterator[tuple[str, Any]]:

@@ -6,11 +6,13 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ from corpus.scrape.files import (
     DAMAGE,
     MAX_LINE,
     FileEntry,
+    has_suffix,
     list_files,
     open_bytes,
     open_raw,
@@ -33,9 +36,13 @@ from corpus.scrape.urls import normalise_url
 from corpus.sources import HfSource, HtmlSource, RowSource, WarcSource
 
 _TAKEN_OVER = ("url", "title", "date", "licence", "lang", "label")
-_PAGE_FIELDS = ("html", "body")
 _DIALOGUES = ("messages", "conversations", "instruction", "input", "chosen")  # looked for beside a text as well
 _PARQUET_ROWS = 200  # read at once
+_NOT_CONVERTED = (pa.ArrowException, ValueError, OverflowError)
+MAX_ARRAY = 1 << 30  # bytes of a JSON array; larger ones had better be lines
+_NO_BLANK = re.compile(r"[^ \t\r\n]")
+MAX_RECORD_LINES = 1_000  # of one record of CSV; one with more has a quote that is never closed
+MAX_RECORD_CHARS = 4_000_000
 
 FileRows = HtmlSource | WarcSource | RowSource
 Row = dict[str, Any]
@@ -51,7 +58,9 @@ def document_of(row: Mapping[str, Any], text_field: str) -> Row:
     >>> document_of({"text": 5}, "text")
     {'reason': 'scrape.error.text', 'detail': 'text is int, not a string'}
     """
-    html = next((row[name] for name in _PAGE_FIELDS if row.get(name) is not None), None)
+    html = row.get("html")
+    if html is None and (isinstance(row.get("body"), bytes) or isinstance(row.get("content_type"), str)):
+        html = row.get("body")  # otherwise a body may well be that of a letter
     if html is not None and row.get(text_field) is None:
         if not isinstance(html, str | bytes):
             return _refused("scrape.error.text", f"html is {type(html).__name__}, not a string")
@@ -73,7 +82,8 @@ def document_of(row: Mapping[str, Any], text_field: str) -> Row:
     if text is None and dialogue is not None:
         text = render_messages(dialogue.messages)
     if text is None:
-        return _refused("scrape.error.text", f"{text_field} is missing")
+        names = ", ".join(name for name, value in row.items() if isinstance(value, str)) or "none"
+        return _refused("scrape.error.text", f"{text_field} is missing; text_field may name another of: {names}"[:500])
     if not isinstance(text, str):
         return _refused("scrape.error.text", f"{text_field} is {type(text).__name__}, not a string")
     if not _is_utf8(text) or not all(_is_utf8(said) for said in _said(dialogue)):
@@ -104,10 +114,17 @@ def files_of(source: FileRows) -> list[FileEntry]:
     found = [(f"{source.base}{line}".removeprefix("file://"), line) for line in lines]
     if not found:
         raise UserError(f"sources: {source.name}: {source.path} names no archive: it should have one a line")
-    return [
-        FileEntry(path, name, 0, "") if "://" in path else list_files(path, "warc")[0]._replace(name=name)
-        for path, name in found
-    ]
+    return [entry for path, name in found for entry in _archives_of_line(path, name)]
+
+
+def _archives_of_line(path: str, name: str) -> list[FileEntry]:
+    """The archive that a line of a list names, or those of the folder that it names."""
+    if "://" in path:
+        return [FileEntry(path, name, 0, "")]
+    entries = list_files(path, "warc")
+    if Path(path).is_file():
+        return [entries[0]._replace(name=name)]
+    return [entry._replace(name=f"{name.rstrip('/')}/{entry.name}") for entry in entries]
 
 
 def read_files(source: FileRows, entries: Iterable[FileEntry], records: Counter[str]) -> Iterator[Row]:
@@ -125,27 +142,33 @@ def read_files(source: FileRows, entries: Iterable[FileEntry], records: Counter[
         else:
             try:
                 with open_bytes(entry, source.storage) as file:
-                    yield from _rows_of_file(source, entry.name, file)
+                    yield from _rows_of_file(source, entry, file)
             except DAMAGE as error:
                 identity = document_id(f"{source.name}\0{entry.name}")
                 detail = f"{entry.name}: damaged or clipped: {str(error)[:200]}"
                 yield {"id": identity, "reason": "scrape.error.archive", "detail": detail, "text": None}
 
 
-def _rows_of_file(source: HtmlSource | RowSource, name: str, file: BinaryIO) -> Iterator[Row]:
+def _rows_of_file(source: HtmlSource | RowSource, entry: FileEntry, file: BinaryIO) -> Iterator[Row]:
     if isinstance(source, HtmlSource):
-        yield _html_page(source, name, file)
+        yield _html_page(source, entry, file)
     elif source.kind == "jsonl":
-        yield from _jsonl_rows(source, name, file)
+        yield from _jsonl_rows(source, entry.name, file)
     elif source.kind == "csv":
-        yield from _csv_rows(source, name, file)
+        yield from _csv_rows(source, entry, file)
     else:
-        yield _text_file(source, name, file)
+        yield _text_file(source, entry.name, file)
 
 
-def _html_page(source: HtmlSource, name: str, file: BinaryIO) -> Row:
-    base = source.public_base or f"file://{source.name}/"
-    url = (normalise_url(name, base) if source.public_base else None) or base.rstrip("/") + "/" + name
+def _html_page(source: HtmlSource, entry: FileEntry, file: BinaryIO) -> Row:
+    name = entry.name
+    url = f"file://{source.name}/{name}"
+    if source.public_base:
+        # A file's name is no link: its `#`, `?`, `%` and `;` are quoted, so that no two names meet. One that is not
+        # UTF-8 comes quoted.
+        path = quote(name, safe="/:@!$&'()*+,=~") if _is_utf8(entry.path) else name
+        url = f"{source.public_base.rstrip('/')}/{path}"
+        url = normalise_url(url) or url
     row: Row = {"id": document_id(url), "url": url}
     body = file.read(source.max_bytes + 1)
     if len(body) > source.max_bytes:
@@ -161,8 +184,41 @@ def _jsonl_rows(source: RowSource, name: str, file: BinaryIO) -> Iterator[Row]:
         raw = line.strip()
         if number == 1:
             raw = raw.removeprefix(b"\xef\xbb\xbf")
+            if raw.startswith(b"[") and has_suffix(name, (".json",)):
+                yield from _array_rows(source, name, raw + file.read(MAX_ARRAY - len(raw)))
+                return
         if raw:
             yield _with_id(source, _jsonl_row(source, raw), raw, f"{name}:{number}")
+
+
+def _array_rows(source: RowSource, name: str, raw: bytes) -> Iterator[Row]:
+    """The objects of a JSON array, which is read whole. What follows the first fault is one dropped row."""
+    text = raw.decode("utf-8", "surrogateescape")
+    decoder, at, number = json.JSONDecoder(), 1, 0
+    while True:
+        at = _next_mark(text, at)
+        if text.startswith("]", at):
+            return
+        number += 1
+        try:
+            _, end = decoder.raw_decode(text, at)
+            after = _next_mark(text, end)
+            if text[after : after + 1] not in (",", "]"):
+                raise ValueError(f"there is no comma after character {end}")
+        except (ValueError, RecursionError) as error:
+            rest = text[at:].encode("utf-8", "surrogateescape")
+            refused = _refused("scrape.error.json", f"the array ends here: {str(error)[:200]}")
+            yield _with_id(source, refused, rest, f"{name}, object {number}")
+            return
+        one = text[at:end].encode("utf-8", "surrogateescape")
+        yield _with_id(source, _jsonl_row(source, one), one, f"{name}, object {number}")
+        at = after + text.startswith(",", after)
+
+
+def _next_mark(text: str, at: int) -> int:
+    """The place of the next character that is no white space; the end if there is none."""
+    found = _NO_BLANK.search(text, at)
+    return found.start() if found else len(text)
 
 
 def _overlong_line(file: BinaryIO, start: bytes, where: str) -> Row:
@@ -179,13 +235,14 @@ def _overlong_line(file: BinaryIO, start: bytes, where: str) -> Row:
 def _jsonl_row(source: RowSource, raw: bytes) -> Row:
     try:
         row = json.loads(raw.decode("utf-8"))
+        if not isinstance(row, dict):
+            return _refused("scrape.error.json", f"{type(row).__name__}, not an object")
+        # Writing what is nested may go deeper than reading it did.
+        return document_of(row, source.text_field) | {"key": row.get(source.id_field) if source.id_field else None}
     except UnicodeDecodeError as error:
         return _refused("scrape.error.encoding", f"byte {error.start} is not UTF-8")
     except (ValueError, RecursionError) as error:
         return _refused("scrape.error.json", str(error)[:200])
-    if not isinstance(row, dict):
-        return _refused("scrape.error.json", f"{type(row).__name__}, not an object")
-    return document_of(row, source.text_field) | {"key": row.get(source.id_field) if source.id_field else None}
 
 
 def _parquet_rows(source: RowSource, entry: FileEntry) -> Iterator[Row]:
@@ -199,9 +256,14 @@ def _parquet_rows(source: RowSource, entry: FileEntry) -> Iterator[Row]:
                     f"{entry.path} has no column `{source.id_field}`, which id_field names; it has {', '.join(names)}"
                 )
             for batch in file.iter_batches(_PARQUET_ROWS):
-                for row in batch.to_pylist():
+                for row in _python_rows(batch):
                     number += 1
-                    yield read_dataset_row(source, row, f"{entry.name}:{number}")
+                    where = f"{entry.name}:{number}"
+                    if isinstance(row, dict):
+                        yield read_dataset_row(source, row, where)
+                    else:
+                        refused = _refused("scrape.error.encoding", " ".join(str(row).split())[:200])
+                        yield _with_id(source, refused, where.encode(), where)
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             said = " ".join(str(error).split())[:200]
             raise UserError(
@@ -209,28 +271,47 @@ def _parquet_rows(source: RowSource, entry: FileEntry) -> Iterator[Row]:
             ) from None
 
 
+def _python_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | Exception]:
+    """The rows of a batch, and for each with a value that Python cannot hold (a year 3,000,000) why it cannot."""
+    try:
+        yield from batch.to_pylist()
+    except _NOT_CONVERTED:
+        for number in range(batch.num_rows):
+            try:
+                yield batch.slice(number, 1).to_pylist()[0]
+            except _NOT_CONVERTED as error:
+                yield error
+
+
 def read_dataset_row(source: RowSource | HfSource, row: Mapping[str, Any], where: str) -> Row:
     """A row that already has columns. Its natural key, without an id field, is all of it as JSON."""
-    raw = json.dumps(row, sort_keys=True, default=_bytes_as_text).encode("utf-8", "surrogatepass")
+    try:
+        raw = json.dumps(row, sort_keys=True, default=_bytes_as_text).encode("utf-8", "surrogatepass")
+        columns = document_of(row, source.text_field)
+    except RecursionError as error:
+        return _with_id(source, _refused("scrape.error.json", str(error)), where.encode(), where)
     key = row.get(source.id_field) if source.id_field else None
-    return _with_id(source, document_of(row, source.text_field) | {"key": key}, raw, where)
+    return _with_id(source, columns | {"key": key}, raw, where)
 
 
 def _bytes_as_text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-def _csv_rows(source: RowSource, name: str, file: BinaryIO) -> Iterator[Row]:
+def _csv_rows(source: RowSource, entry: FileEntry, file: BinaryIO) -> Iterator[Row]:
     """Rows of a table with a header; between fields commas, semicolons or tabs, whichever the header has most of."""
+    name = entry.name
     csv.field_size_limit(MAX_LINE)
     # Bytes that are no UTF-8 become lone surrogates, so that they cost their own row only.
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    first = text.readline(MAX_LINE)
+    before: list[str] = []  # empty lines before the header, which count as lines
+    while (first := text.readline(MAX_LINE)) in ("\n", "\r\n", "\r"):
+        before.append(first)
     header: list[str] = []
-    lines = chain([first], iter(lambda: text.readline(MAX_LINE), ""))
+    lines = chain(before, [first], iter(lambda: text.readline(MAX_LINE), ""))
     for start, fields, problem in _csv_records(lines, max(",;\t", key=first.count)):
         if not header and fields:
-            header = _csv_header(source, name, fields)
+            header = _csv_header(source, entry.path, fields)
             continue
         if not fields and problem is None:
             continue
@@ -249,16 +330,24 @@ def _csv_records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, li
     """The line at which each record begins, its fields, and what is wrong with it.
 
     A record that cannot be read costs its first line alone: reading goes on with the next, so that a quote that is
-    never closed does not swallow the rest of the file.
+    never closed does not swallow the rest of the file. Nor does it cost much time: a record has MAX_RECORD_LINES and
+    MAX_RECORD_CHARS at most, and 10 lines once so many were read in vain that the file's quotes say nothing.
 
     >>> list(_csv_records(iter(['a,"b\\n', "c,d\\n"]), ","))
     [(1, ['a,"b'], 'unexpected end of data'), (2, ['c', 'd'], None)]
     """
     waiting: deque[str] = deque()
     read: list[str] = []
+    in_vain = 0  # roughly characters
 
     def remembered() -> Iterator[str]:
+        most, size = MAX_RECORD_LINES if in_vain < MAX_LINE else 10, 0
         while line := waiting.popleft() if waiting else next(lines, ""):
+            # A reader lives as long as its records are whole: `read` is emptied before each.
+            size = size + len(line) if read else len(line)
+            if len(read) >= most or (read and size > MAX_RECORD_CHARS):
+                waiting.appendleft(line)
+                raise csv.Error(f"a quote that is not closed in {len(read)} lines")
             read.append(line)
             yield line
 
@@ -271,6 +360,7 @@ def _csv_records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, li
             return
         except csv.Error as error:
             yield start, [read[0].rstrip("\r\n")], str(error)
+            in_vain += sum(len(line) + 100 for line in read[1:])
             waiting.extendleft(reversed(read[1:]))
             start, reader = start + 1, csv.reader(remembered(), delimiter=delimiter, strict=True)
             continue
@@ -278,13 +368,16 @@ def _csv_records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, li
         start += len(read)
 
 
-def _csv_header(source: RowSource, name: str, fields: Sequence[str]) -> list[str]:
+def _csv_header(source: RowSource, path: str, fields: Sequence[str]) -> list[str]:
+    """The names of the columns. Several without one are called by their place: column_2, column_3."""
+    if fields.count("") > 1:
+        fields = [field or f"column_{number}" for number, field in enumerate(fields, 1)]
     if len(set(fields)) < len(fields) or not all(map(_is_utf8, fields)):
         raise UserError(
-            f"{name}: the header {', '.join(map(repr, fields))[:200]} does not name each column once in UTF-8"
+            f"{path}: the header {', '.join(map(repr, fields))[:200]} does not name each column once in UTF-8"
         )
     if source.id_field and source.id_field not in fields:
-        raise UserError(f"{name} has no column `{source.id_field}`, which id_field names; it has {', '.join(fields)}")
+        raise UserError(f"{path} has no column `{source.id_field}`, which id_field names; it has {', '.join(fields)}")
     return list(fields)
 
 

@@ -30,18 +30,29 @@ from corpus.documents import (
     part_writer,
     write_table,
 )
-from corpus.errors import UserError
+from corpus.errors import StageError, UserError
 from corpus.executor import run_tasks
 from corpus.params import Forget, Scrape
-from corpus.scrape.buckets import DroppedRows, SeenIds, Spill, part_count, read_counts, repeat_id, rows_of_part, spilled
-from corpus.scrape.files import SUFFIXES, FileEntry, has_suffix
+from corpus.scrape.buckets import (
+    DroppedRows,
+    SeenIds,
+    Spill,
+    kind_of,
+    part_count,
+    read_counts,
+    repeat_id,
+    rows_of_part,
+    scrape_lock,
+    spilled,
+)
+from corpus.scrape.files import SUFFIXES, FileEntry, files_in, has_suffix, is_of_kind
 from corpus.scrape.forget import forgetter, forgotten, url_forgetter
 from corpus.scrape.rows import FileRows, files_of, read_dataset_row, read_files
 from corpus.sources import AnySource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
 from corpus.stage import Metrics, Run, add_metrics, count_rows
 
 READS = ()
-VERSION = 2
+VERSION = 3
 SEGMENT_BYTES = 64_000_000  # of files as they are stored: what is read again after a kill
 SEGMENT_ROWS = 20_000  # of a dataset
 _APPLIED_LATER = {"batch", "licence", "lang", "rules"}  # of a source: they change nothing of what is read
@@ -79,14 +90,16 @@ def gather(
 
     What is read of files and datasets lies in `home`/scrape, segment by segment, until all parts are written: killed
     and run again, it goes on after the last whole segment. The order of segments, not who made them, decides the bytes.
+    One run at a time uses that folder. Raises UserError where another does for long.
     """
     forget = forget or Forget()
     must_go = forgetter(forget)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".") as temporary:
-        work = Path(temporary)
+    with contextlib.ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=output, prefix=".")))
+        resumable = limit is None and any(isinstance(source, HfSource | FileRows) for source in sources)
+        stored = stack.enter_context(scrape_lock(home)) if resumable else None
         seen = SeenIds(work / "seen")
         total: list[Metrics] = []
-        resumable: list[Path] = []
         for source in sources:
             refused = output / f"dropped-{_name(source)}.parquet"
             if refused.exists():
@@ -94,10 +107,10 @@ def gather(
                     f"sources: {source.name} comes twice with batch {source.batch}: rename one or raise its batch"
                 )
             segments = _segments(source, scrape, forget, home, work / _name(source), limit, workers)
-            resumable += {segment.parent for segment in segments if segment.is_relative_to(home / "scrape")}
             total.append(_write_source(source, segments, scrape, work, output, seen, must_go))
             shutil.rmtree(work / _name(source), ignore_errors=True)
-        for folder in resumable:
+        # All of it: also what killed runs left of files or settings that have changed since.
+        for folder in stored.iterdir() if stored and stored.exists() else ():
             shutil.rmtree(folder, ignore_errors=True)
         return functools.reduce(add_metrics, total)
 
@@ -162,7 +175,10 @@ def _records(source: AnySource, scrape: Scrape, forget: Forget, home: Path, reco
 def _key(source: AnySource, entries: Sequence[FileEntry]) -> str:
     """Hash of all that decides what is read."""
     settings = source.model_dump(mode="json", exclude=_APPLIED_LATER | {"storage"})
-    said = json.dumps([VERSION, settings, [entry[1:] for entry in entries]])
+    stamps = [entry[1:] for entry in entries]
+    if isinstance(source, HfSource) and Path(source.dataset).is_dir():
+        stamps = [entry[1:] for entry in files_in(Path(source.dataset))]
+    said = json.dumps([VERSION, settings, stamps])
     return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 
@@ -237,17 +253,23 @@ def _write_source(
     must_go: Callable[[Row], bool],
 ) -> Metrics:
     """Write a source's records part by part: rows sorted by id, each id once."""
-    counts = functools.reduce(add_metrics, map(read_counts, segments))
+    found = [read_counts(segment) for segment in segments]
+    first = next((counts["first"] for counts in found if counts["first"]), None)
+    counts = functools.reduce(add_metrics, ({key: c[key] for key in ("rows_in", "size", "records")} for c in found))
     parts = part_count(counts["size"], scrape.part_mb * 1e6)
     folder = work / f"dropped-{_name(source)}"
     dropped = DroppedRows(folder)
     for row in (row for segment in segments for row in spilled(segment / "dropped")):
         dropped.add(_dropped_row(source, forgotten(row) if must_go(row) else row))
+    written = 0
     for number in range(parts):
-        kept, refused = _in_order(rows_of_part(segments, number, parts), seen.of(number, parts), must_go)
+        kept, refused = _in_order(rows_of_part(segments, number, parts), seen.of(number, parts), must_go, first)
         for row in refused:
             dropped.add(_dropped_row(source, row))
         seen.add(_write_part(source, number, kept, output))
+        written += len(kept)
+    if written + dropped.reasons.total() != counts["rows_in"]:
+        raise StageError(f"sources: {source.name}: of {counts['rows_in']} rows read some are gone: run again")
     _write_dropped(dropped, output / f"dropped-{_name(source)}.parquet")
     shutil.rmtree(folder)
     metrics = count_rows(rows_in=counts["rows_in"], dropped=dict(sorted(dropped.reasons.items())))
@@ -257,22 +279,29 @@ def _write_source(
     return metrics | {"sources": {_name(source): own}}
 
 
-def _in_order(rows: Iterable[Row], seen: set[str], must_go: Callable[[Row], bool]) -> tuple[list[Row], list[Row]]:
-    """A part's rows by id, and those dropped: forgotten, or with an id seen before. Of one id the first row counts.
+def _in_order(
+    rows: Iterable[Row], seen: set[str], must_go: Callable[[Row], bool], kind: str | None
+) -> tuple[list[Row], list[Row]]:
+    """A part's rows by id, and those dropped: forgotten, not of the kind, or with an id seen before.
 
-    Repeats of a raw row get ids of their own.
+    Of one id the first row counts. Repeats of a raw row get ids of their own, but are forgotten with the first: they
+    say the same.
     """
     repeats: Counter[str] = Counter()
     kept: dict[str, Row] = {}
     dropped: list[Row] = []
     for row in rows:
+        goes = must_go(row)
         if row.pop("raw", False):
             number = repeats[row["id"]]
             repeats[row["id"]] += 1
             if number:
                 row["id"] = repeat_id(row["id"], number)
-        if must_go(row):
+        if goes or must_go(row):
             dropped.append(forgotten(row))
+        elif kind_of(row) != kind:
+            detail = f"a {kind_of(row)}, where the source began with a {kind}: make two sources of it"
+            dropped.append(row | {"reason": "scrape.error.text", "detail": detail})
         elif row["id"] in seen or row["id"] in kept:
             where = "earlier source" if row["id"] in seen else "earlier row"
             dropped.append(row | {"reason": "scrape.duplicate_id", "detail": f"an {where} has it"})
@@ -282,16 +311,13 @@ def _in_order(rows: Iterable[Row], seen: set[str], must_go: Callable[[Row], bool
 
 
 def _write_part(source: AnySource, number: int, rows: list[dict[str, Any]], output: Path) -> list[str]:
-    """Write the rows of a part, pages and documents each with their schema; a part without rows is no file."""
+    """Write the rows of a part, all of them pages or all documents; a part without rows is no file."""
     name = part_name(source.name, source.batch, number)
     common = {"source": source.name, "batch": source.batch}
-    pages = [row | common for row in rows if "body" in row]
-    documents = [row | common | _given(source, row) for row in rows if "body" not in row]
-    if pages and documents:
-        raise UserError(f"sources: {source.name} mixes rows of HTML and of text: make two sources of it")
     if rows:
-        schema = PAGE if pages else DOCUMENT
-        write_table(pa.Table.from_pylist(pages or documents, schema=schema), output / name)
+        schema = PAGE if kind_of(rows[0]) == "page" else DOCUMENT
+        columns = [row | common | ({} if schema is PAGE else _given(source, row)) for row in rows]
+        write_table(pa.Table.from_pylist(columns, schema=schema), output / name)
     return [row["id"] for row in rows]
 
 
@@ -301,10 +327,14 @@ def _given(source: AnySource, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dropped_row(source: AnySource, row: Row) -> Row:
-    """A row of DROPPED: what there was is cut."""
+    """A row of DROPPED: what there was is cut, and halves of characters in it become question marks."""
     text = row.get("text") if "text" in row else row.get("body", b"")[:DROPPED_TEXT_CHARS].decode("utf-8", "replace")
     given = {"source": source.name, "batch": source.batch, "text": text[:DROPPED_TEXT_CHARS] if text else None}
-    return {name: row.get(name) for name in DROPPED.names} | given
+    columns = {name: row.get(name) for name in DROPPED.names} | given
+    return {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for name, value in columns.items()
+    }
 
 
 def _write_dropped(dropped: DroppedRows, path: Path) -> None:
@@ -341,5 +371,6 @@ def sources_of_paths(paths: Sequence[Path]) -> list[AnySource]:
 
 
 def _holds(path: Path, kind: str) -> bool:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return any(has_suffix(p.name, SUFFIXES[kind], kind != "parquet") and p.is_file() for p in files)
+    if path.is_file():
+        return is_of_kind(path.name, kind)
+    return any(has_suffix(p.name, SUFFIXES[kind], kind != "parquet") and p.is_file() for p in path.rglob("*"))

@@ -140,14 +140,23 @@ def wanted(url: str, allow: list[str], deny: list[str]) -> bool:
     return not allow or any(re.search(pattern, target) for pattern in allow)
 
 
+def too_long(url: str) -> str | None:
+    """Why an address is too long to be asked for; None for one that is not.
+
+    >>> too_long("http://a/" + "x" * 2_000), too_long("http://a/x")
+    ('addresses of more than 2000 characters', None)
+    """
+    return f"addresses of more than {MAX_URL_CHARS} characters" if len(url) > MAX_URL_CHARS else None
+
+
 def trap(url: str) -> str | None:
     """Why a link looks like one of endlessly many: too long, or a path that repeats itself.
 
     >>> trap("http://a/x/b/x/b/x/b"), trap("http://a/x/b/x/b")
     ('a path that repeats itself', None)
     """
-    if len(url) > MAX_URL_CHARS:
-        return f"addresses of more than {MAX_URL_CHARS} characters"
+    if why := too_long(url):
+        return why
     segments = Counter(segment for segment in urlsplit(url).path.split("/") if segment)
     return "a path that repeats itself" if max(segments.values(), default=0) >= MAX_REPEATS else None
 

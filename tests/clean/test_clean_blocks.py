@@ -141,7 +141,7 @@ def test_blocks_of_any_string_are_sound(pieces: list[str]) -> None:
         ("a\0b\x01c\x0bd", ["abcd"]),
         ("a&#2c;b&#x;c&#;&#xA0;&#0000032;d&#1;", ["ac;b&#x;c&#; d"]),
         ("<select><option>a<option>b</select>", ["a", "b"]),
-        ("<ruby>漢<rp>(</rp><rt>かん</rt><rp>)</rp></ruby>", ["漢かん"]),
+        ("<ruby>漢<rp>(</rp><rt>かん</rt><rp>)</rp></ruby>字", ["漢字"]),
     ],
 )
 def test_white_space_and_borders(page: str, texts: list[str]) -> None:

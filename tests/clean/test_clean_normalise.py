@@ -106,6 +106,17 @@ def test_what_is_right_stays(text: str) -> None:
     assert normalise(text) == (text, NOTHING)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ｑ：怎么办？Ａ：打电话。", "Q：怎么办？A：打电话。"),
+        ("标题：说明（１）；％＆＃＠［］＿，５０％", "标题：说明（1）；％＆＃＠［］＿，50％"),
+    ],
+)
+def test_full_width_punctuation_stays_beside_letters_that_do_not(text: str, expected: str) -> None:
+    assert normalise(text).text == expected
+
+
 def test_without_repair_only_the_rest_is_done() -> None:
     assert normalise("cÃ©lÃ¨bre １", repair=False) == ("cÃ©lÃ¨bre 1", NOTHING | {"full_width": 1})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import shutil
+import time
 import tracemalloc
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -134,9 +135,13 @@ def test_compressed_bodies_stay_small(site: Site, tmp_path: Path) -> None:
         "/b.html": ("gzip", bomb),
         "/landed.html": ("gzip, gzip", gzip.compress(bomb)),
         "/soft": ("gzip", b"no gzip"),
+        "/deep.html": ("gzip", gzip.compress(b"<p>two ") + gzip.compress(b"members")),
+        "/png": ("gzip", gzip.compress(b"<p>cut")[:-9]),
+        "/gone": ("gzip", b""),
     }
     for path, (encoding, body) in bodies.items():
         site.pages[path] = (200, HTML | {"content-encoding": encoding}, body)
+    site.pages["/"] = (200, HTML, INDEX + b"<a href=/deep.html>deep</a>")
     list(crawl(source(site.base, max_pages=1), Scrape(), tmp_path))  # what is imported late is not the bodies'
     tracemalloc.start()
     rows = {row["url"].removeprefix(site.base): row for row in crawl(source(site.base), Scrape(), tmp_path)}
@@ -145,6 +150,9 @@ def test_compressed_bodies_stay_small(site: Site, tmp_path: Path) -> None:
     assert rows["/a.html"]["body"] == b"<p>small"
     assert rows["/b.html"]["reason"] == "scrape.too_large"
     assert rows["/hop"]["reason"] == rows["/soft"]["reason"] == "scrape.error.fetch"
+    assert rows["/deep.html"]["body"] == b"<p>two members"
+    assert (rows["/png"]["reason"], rows["/png"]["detail"]) == ("scrape.error.fetch", "the compressed body ends early")
+    assert rows["/gone"]["body"] == b"", "an empty page needs no header of gzip"
 
 
 def test_a_stopped_crawl_goes_on_where_it_was(site: Site, tmp_path: Path) -> None:
@@ -199,6 +207,7 @@ def test_a_list_of_addresses_brings_those_pages_and_nothing_they_link_to(site: S
     with serving({"/x": (200, HTML, b"x"), "/y": (200, HTML, b"y")}) as other:
         lines = [
             "# pages",
+            "  # more pages",
             f"{site.base}/",
             f"{site.base}/gone",
             "",
@@ -218,9 +227,11 @@ def test_a_list_of_addresses_brings_those_pages_and_nothing_they_link_to(site: S
             (f"{other.base}/y", None),
         ]
         assert other.asked == ["/robots.txt", "/x", "/y"]
-    missing = UrlsSource.model_validate(given | {"path": str(tmp_path / "nowhere.txt")})
-    with pytest.raises(UserError, match=r"l: path: .*nowhere\.txt cannot be read"):
-        list(fetch_urls(missing, Scrape(), tmp_path))
+    (tmp_path / "cut.txt.gz").write_bytes((tmp_path / "list.txt.gz").read_bytes()[:-9])
+    for name, said in (("nowhere.txt", "does not exist"), ("cut.txt.gz", "is damaged")):
+        broken = UrlsSource.model_validate(given | {"path": str(tmp_path / name)})
+        with pytest.raises(UserError, match=f"{name} {said}"):
+            list(fetch_urls(broken, Scrape(), tmp_path))
 
 
 def test_a_served_site_keeps_its_public_address_and_is_served_once(tmp_path: Path) -> None:
@@ -315,3 +326,12 @@ def test_links_in_the_charset_that_the_page_declares() -> None:
     page = '<meta charset="gb2312"><a href="/网页">x</a>'
     assert links_of(page.encode("gb18030"), "http://a.example/") == ["http://a.example/%E7%BD%91%E9%A1%B5"]
     assert links_of(page.encode(), "http://a.example/", "text/html") == ["http://a.example/%E7%BD%91%E9%A1%B5"]
+
+
+def test_a_hostile_charset_takes_no_time() -> None:
+    started = time.monotonic()
+    for spaces in (" " * 32_000, "\t'\"" * 10_000, "charset = " * 3_000):
+        header = f"text/html; charset ={spaces}"
+        page = b"<meta " + header.encode()[:4_000] + b";\xff><a href=/x>x</a>"
+        assert links_of(page, "http://a.example/", header + ";") in ([], ["http://a.example/x"])
+    assert time.monotonic() - started < 1

@@ -79,15 +79,14 @@ def test_a_crawl_killed_midway_loses_nothing_and_fetches_no_page_twice(tmp_path:
     log: list[str] = []
     with serving(log) as base:
         words = [sys.executable, "-c", CRAWL, base, str(tmp_path), str(CONNECTIONS)]
-        for stop in (1_000, 5_000):
-            with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-                reading = threading.Thread(target=process.communicate)  # or its output would fill the pipe
-                reading.start()
-                while len(log) < stop and process.poll() is None:
-                    time.sleep(0.002)
-                os.kill(process.pid, signal.SIGKILL)
-                reading.join()
-            assert len(log) < stop + 2_000, "it was killed in the middle"
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            reading = threading.Thread(target=process.communicate)  # or its output would fill the pipe
+            reading.start()
+            while len(log) < 3_000 and process.poll() is None:
+                time.sleep(0.002)
+            os.kill(process.pid, signal.SIGKILL)
+            reading.join()
+        assert len(log) < 5_000, "it was killed in the middle"
         done = subprocess.run(words, capture_output=True, check=True, text=True)
 
     rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -101,5 +100,5 @@ def test_a_crawl_killed_midway_loses_nothing_and_fetches_no_page_twice(tmp_path:
     assert set(asked) == {"/robots.txt", *bodies}
     # What a killed crawl had under way has to be asked for again: at most what one host may have under way.
     again = sum(count - 1 for count in asked.values())
-    assert again <= 2 * CONNECTIONS
-    assert max(asked.values()) <= 3
+    assert again <= CONNECTIONS
+    assert max(asked.values()) <= 2

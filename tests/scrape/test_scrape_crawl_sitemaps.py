@@ -97,6 +97,46 @@ def test_more_pages_than_wanted_end_the_reading(tmp_path: Path) -> None:
         assert [row.get("reason") for row in rows.values()] == [None, None, "scrape.max_pages"]
 
 
+def test_what_a_broken_sitemap_names_comes_with_a_row_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sitemaps, "MAX_SITEMAP_URLS", 3)
+    monkeypatch.setattr(sitemaps, "MAX_SITEMAPS", 3)
+    with serving({}) as site:
+        long = f"{site.base}/{'x' * 2_000}"
+        whole = urlset(f"{site.base}/1", f"{site.base}/2?x=1&y=2", f"{site.base}/3")
+        site.pages = dict.fromkeys(("/1", "/2?x=1&y=2", "/3"), (200, HTML, b"page")) | {
+            "/whole.xml": (200, XML, whole),
+            "/cut.xml": (200, XML, whole[: whole.index(b"/3") + 1]),
+            "/cut.xml.gz": (200, XML, gzip.compress(whole)[:-9]),
+            "/two.xml.gz": (200, XML, gzip.compress(whole[:99]) + gzip.compress(whole[99:])),
+            "/more.txt": (200, XML, "\n".join(f"{site.base}/{n}" for n in (1, 3, 3, 4)).encode()),
+            "/long.xml": (200, XML, urlset(f"{site.base}/1", long)),
+            "/long-index.xml": (200, XML, index(f"{site.base}/whole.xml", long)),
+            "/index.xml": (200, XML, index(*(f"{site.base}/{n}.xml" for n in ("whole", "whole", "long")))),
+        }
+
+        def found(name: str) -> tuple[list[str], list[str]]:
+            rows = crawled(site, tmp_path, sitemaps=[f"{site.base}/{name}"])
+            details = [row["detail"] for row in rows.values() if "reason" in row]
+            return [path for path, row in rows.items() if "reason" not in row], details
+
+        assert found("whole.xml") == (["/1", "/2?x=1&y=2", "/3"], [])
+        assert found("two.xml.gz") == found("whole.xml")
+        assert found("cut.xml") == (["/1", "/2?x=1&y=2"], ["broken XML: Premature end of data in tag loc line 4"])
+        assert found("more.txt") == (["/1", "/3"], ["names more than 3 addresses: the others are left"])
+        assert found("long.xml") == (["/1"], ["1 links not followed: addresses of more than 2000 characters"])
+        assert found("long-index.xml") == (
+            ["/1", "/2?x=1&y=2", "/3"],
+            ["names sitemaps by addresses of more than 2000 characters"],
+        )
+        monkeypatch.setattr(sitemaps, "MAX_SITEMAPS", 2)
+        assert found("index.xml") == (["/1", "/2?x=1&y=2", "/3"], ["names more than 2 sitemaps"])
+        with pytest.raises(UserError, match=r"cut\.xml\.gz cannot be had: the compressed body ends early"):
+            found("cut.xml.gz")
+        assert not any("x" * 2_000 in path for path in site.asked)
+
+
 LAUGHS = '<!DOCTYPE x [<!ENTITY a "haha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">' + "".join(
     f'<!ENTITY {new} "{f"&{old};" * 8}">' for old, new in zip("bcdefghij", "cdefghijk", strict=True)
 )
@@ -114,6 +154,7 @@ LAUGHS = '<!DOCTYPE x [<!ENTITY a "haha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">'
         b"<",
         b"<!-- only a comment -->",
         b"<feed/>",
+        b"<urlset>" + b"<url>" * 100_000,
     ],
 )  # fmt: skip
 def test_hostile_and_foreign_sitemaps_are_refused(body: bytes) -> None:
@@ -121,11 +162,21 @@ def test_hostile_and_foreign_sitemaps_are_refused(body: bytes) -> None:
         parse_sitemap(body, "http://a/")
 
 
-def test_what_can_be_read_of_a_broken_sitemap_counts() -> None:
-    pages, _ = parse_sitemap(urlset("http://a/1", "http://a/2?x=1&y")[:-30], "")
-    assert pages[0].url == "http://a/1"
-    nested = b"<urlset>" + b"<url>" * 100_000
-    assert parse_sitemap(nested, "http://a/") == ([], [])
+def test_what_can_be_read_of_a_cut_sitemap_counts() -> None:
+    whole = urlset("http://a/first", "http://a/second?x=1&y=2", "http://a/third?x=1&amp;y=2", lastmod="2026-01-01")
+    expected = parse_sitemap(whole, "").pages
+    assert [page.url for page in expected] == ["http://a/first", "http://a/second?x=1&y=2", "http://a/third?x=1&y=2"]
+    for end in range(whole.index(b"</url>") + 6, len(whole)):
+        found = parse_sitemap(whole[:end], "")
+        urls = [page.url for page in found.pages]
+        assert urls == [page.url for page in expected[: len(urls)]], "no half of an address"
+        assert len(found.pages) >= whole.count(b"</url>", 0, end)
+        assert found.damage
+
+
+def test_ampersands_in_cdata_stand_for_themselves() -> None:
+    pages, _, damage = parse_sitemap(urlset("<![CDATA[http://a/?x=1&y=2&amp=3]]>"), "")
+    assert ([page.url for page in pages], damage) == (["http://a/?x=1&y=2&amp=3"], None)
 
 
 def test_a_sitemap_has_fifty_thousand_addresses_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,15 +188,16 @@ def test_a_sitemap_has_fifty_thousand_addresses_at_most(monkeypatch: pytest.Monk
 @given(st.binary(max_size=300) | st.binary(max_size=100).map(lambda b: b"<urlset><url><loc>http://a/" + b))
 def test_any_bytes_are_a_sitemap_or_refused(body: bytes) -> None:
     try:
-        pages, indexed = parse_sitemap(body, "http://a/")
+        pages, indexed, damage = parse_sitemap(body, "http://a/")
     except ValueError:
         return
     assert all(entry.url.startswith("http") for entry in pages)
     assert all(url.startswith("http") for url in indexed)
+    assert damage is None or damage.encode()
 
 
 def test_http_dates_and_lastmod_agree() -> None:
-    (entry,), _ = parse_sitemap(urlset("http://a/", lastmod="2026-03-01T12:30:00+02:00"), "")
+    (entry,) = parse_sitemap(urlset("http://a/", lastmod="2026-03-01T12:30:00+02:00"), "").pages
     assert entry.modified is not None
     assert formatdate(entry.modified, usegmt=True) == "Sun, 01 Mar 2026 10:30:00 GMT"
     assert parse_sitemap(urlset("http://a/", lastmod="yesterday"), "")[0][0].modified is None

@@ -11,6 +11,7 @@ import lzma
 import os
 import shutil
 import threading
+import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -205,7 +206,7 @@ def test_tables_of_fields(tmp_path: Path) -> None:
         ("t.csv:9: no UTF-8", "scrape.error.encoding"),
     ]
     path.write_bytes(b'text,n\n"open,1\nmore,2\n')
-    assert [row["reason"] for row in read("csv", path)] == ["scrape.error.csv"]
+    assert [row.get("reason") for row in read("csv", path)] == ["scrape.error.csv", None]
     path.write_bytes(b"text\none\n")
     assert [row["text"] for row in read("csv", path)] == ["one"]
     path.write_bytes(b"")
@@ -338,3 +339,93 @@ def test_a_quote_that_is_never_closed_costs_its_own_line(tmp_path: Path) -> None
     found = read("csv", tmp_path / "t.csv", id_field="id")
     assert [row["detail"].split(": ")[0] for row in found if "reason" in row] == ["t.csv:12", "t.csv:22", "t.csv:51"]
     assert sum("reason" not in row for row in found) == 47
+
+
+def test_quotes_that_never_close_cost_bounded_time(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    bad = 16_000
+    path.write_text("text,b,c\n" + 'x",y,"z\n' * bad + "good,1,2\n" + 'long,1,"' + "line\n" * 5 + '"\n')
+    started = time.monotonic()
+    found = read("csv", path)
+    assert time.monotonic() - started < 6, "reading again is bounded: without a bound this takes minutes"
+    assert Counter(row.get("reason") for row in found) == {"scrape.error.csv": bad, None: 2}
+    assert [row["text"] for row in found[-2:]] == ["good", "long"]
+
+
+def test_a_record_of_many_lines_is_whole_up_to_a_bound(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    for lines, whole in ((rows.MAX_RECORD_LINES - 1, True), (rows.MAX_RECORD_LINES, False)):
+        path.write_text('text\n"' + "a line\n" * lines + '"\nlast\n')
+        found = read("csv", path)
+        assert (found[0].get("text") == "a line\n" * lines) is whole
+        assert found[-1]["text"] == "last"
+    path.write_text('text\n"' + ("a" * (rows.MAX_RECORD_CHARS // 2) + "\n") * 3 + '"\nlast\n')
+    found = read("csv", path)
+    assert found[0]["reason"] == "scrape.error.csv" and found[-1]["text"] == "last"
+
+
+def test_columns_without_a_name_and_lines_before_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text,,\nbye,1,2\n")
+    assert json.loads(read("csv", path)[0]["meta"]) == {"column_2": "1", "column_3": "2"}
+    path.write_text(",text\n0,of pandas\n")
+    assert json.loads(read("csv", path)[0]["meta"]) == {"": "0"}, "its index has had no name, which is one name"
+    path.write_text("\r\n\n\ntext;b\nx;1\ny;1;2\n")
+    good, bad = read("csv", path)
+    assert (good["text"], good["meta"]) == ("x", '{"b": "1"}')
+    assert bad["detail"].startswith("t.csv:6: 3 fields")
+    path.write_text("text,text\n")
+    with pytest.raises(UserError, match=str(path)):
+        read("csv", tmp_path)
+
+
+@pytest.mark.parametrize("depth", range(100, 1_101, 50))
+def test_json_nested_deeply_costs_its_own_row(tmp_path: Path, depth: int) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "x", "m": ' + "[" * depth + "]" * depth + '}\n{"text": "good"}\n')
+    deep, good = read("jsonl", path)
+    assert deep.get("reason") in (None, "scrape.error.json") and good["text"] == "good"
+
+
+def test_values_of_parquet_that_python_cannot_hold_cost_their_row(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    odd = {
+        "timestamp": pa.array([0, 10**17, 1], pa.timestamp("ms")),
+        "duration": pa.array([0, 10**18, 1], pa.duration("s")),
+        "string": pa.array([b"a", b"\xff\xfe", b"c"], pa.binary()).view(pa.string()),
+    }
+    for values in odd.values():
+        pq.write_table(pa.table({"text": ["first", "odd", "last"], "m": values}), path)
+        first, refused, last = read("parquet", path)
+        assert (first["text"], last["text"]) == ("first", "last")
+        assert refused["reason"] == "scrape.error.encoding" and refused["detail"].startswith("t.parquet:2: ")
+
+
+def test_a_folder_in_a_list_of_archives_gives_all_of_them(tmp_path: Path) -> None:
+    (tmp_path / "crawl/b").mkdir(parents=True)
+    for name in ("crawl/1.warc", "crawl/b/2.warc", "3.warc"):
+        (tmp_path / name).touch()
+    (tmp_path / "list.txt").write_text("crawl/\n3.warc\n")
+    source = source_of("warc", tmp_path / "list.txt", paths=True, base=f"{tmp_path}/")
+    assert [entry.name for entry in files_of(source)] == ["crawl/1.warc", "crawl/b/2.warc", "3.warc"]
+
+
+def test_json_arrays_are_read_object_by_object(tmp_path: Path) -> None:
+    rows = [{"instruction": f"Question {n}", "output": f"Answer {n}"} for n in range(3)]
+    path = tmp_path / "alpaca.json"
+    path.write_text(json.dumps(rows, indent=2))
+    assert [row["messages"][1]["content"] for row in read("jsonl", path)] == ["Answer 0", "Answer 1", "Answer 2"]
+    for cut in range(1, len(path.read_text()) - 1):
+        (tmp_path / "cut.json").write_text(path.read_text()[:cut])
+        found = read("jsonl", tmp_path / "cut.json")
+        assert found[-1]["reason"] == "scrape.error.json" and all("reason" not in row for row in found[:-1])
+    path.write_text('[{"text": "good"}, 5, {"text": "also good"} {"text": "lost"}]')
+    assert [row.get("reason") for row in read("jsonl", path)] == [None, "scrape.error.json", "scrape.error.json"]
+
+
+def test_a_body_of_text_is_no_page_and_a_missing_text_names_the_fields_there_are(tmp_path: Path) -> None:
+    (tmp_path / "tickets.jsonl").write_text(json.dumps({"subject": "Hello", "body": "a < b\nand c > d"}))
+    (found,) = read("jsonl", tmp_path / "tickets.jsonl")
+    assert found["detail"] == "tickets.jsonl:1: text is missing; text_field may name another of: subject, body"
+    (found,) = read("jsonl", tmp_path / "tickets.jsonl", text_field="body")
+    assert found["text"] == "a < b\nand c > d"

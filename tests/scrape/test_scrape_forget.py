@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 from test_scrape_stage import jsonl, scrape, write_lines
 
+import corpus.stage
 from corpus.documents import document_id
+from corpus.errors import UserError
 from corpus.params import Forget
+from corpus.scrape.buckets import output_lock, scrape_lock
 from corpus.scrape.crawl_cache import Cache
-from corpus.scrape.forget import forgetter, forgotten, purge
+from corpus.scrape.forget import forgetter, forgotten, purge, url_forgetter
 
 SECRET = "Eulalia"
 
@@ -64,13 +71,51 @@ def test_scrape_leaves_an_id_and_a_reason(tmp_path: Path) -> None:
     assert kept["text"].to_list() == ["stays"]
 
 
-def test_a_first_row_forgotten_does_not_rename_its_repeat(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "rows.jsonl", [{"text": "twice"}, {"text": "twice"}])
+def test_a_row_is_forgotten_with_its_repeats_and_a_repeat_alone(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "rows.jsonl", [{"text": "twice"}, {"text": "twice"}, {"text": "once"}])
     scrape(tmp_path, [jsonl(path)])
+    rows = pl.read_parquet(tmp_path / "scrape/part-*.parquet").filter(pl.col("text") == "twice")["id"]
     first = document_id(b'{"text": "twice"}')
-    ids = set(pl.read_parquet(tmp_path / "scrape/part-*.parquet")["id"])
-    scrape(tmp_path, [jsonl(path)], forget={"ids": [first]})
-    assert set(pl.read_parquet(tmp_path / "scrape/part-*.parquet")["id"]) == ids - {first}
+    for forgotten_id, stays in ((first, ["once"]), (*set(rows) - {first}, ["once", "twice"])):
+        scrape(tmp_path, [jsonl(path)], forget={"ids": [forgotten_id]})
+        found = pl.read_parquet(tmp_path / "scrape/part-*.parquet")
+        assert sorted(found["text"]) == stays
+        assert set(found["id"]) <= {*rows, document_id(b'{"text": "once"}')}, "no id is another's"
+        assert set(rows) <= set(pl.concat([found.select("id"), dropped_ids(tmp_path)])["id"])
+
+
+def dropped_ids(folder: Path) -> pl.DataFrame:
+    return pl.read_parquet(folder / "scrape/dropped-rows-0.parquet", columns=["id"])
+
+
+def test_a_page_is_known_by_its_id_and_by_any_spelling_of_its_url() -> None:
+    by_id = url_forgetter(Forget(ids=[document_id("http://a.example/x")]))
+    assert by_id("http://a.example/x") and not by_id("http://a.example/y") and not by_id(None)
+    by_url = forgetter(Forget(urls=["http://a.example/x"]))
+    spellings = ["http://A.example:80/x", "http://a.example/b/../x?utm_source=y", "http://a.example/%78#top"]
+    assert all(by_url({"id": "1", "url": url}) for url in spellings)
+    assert not by_url({"id": "1", "url": "no address"})
+
+
+def test_purge_removes_what_killed_runs_left_and_nothing_of_those_that_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, data = tmp_path / "home", tmp_path / "data"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = [home / f"parts/clean/key.{ended.pid}.partial", data / ".clean.partial"]
+    at_work = home / f"parts/clean/key.{os.getpid()}.partial"
+    for folder in (*left, at_work):
+        folder.mkdir(parents=True)
+    purge(home, data, Forget(ids=["1"]))
+    assert not any(folder.exists() for folder in left) and at_work.exists()
+    monkeypatch.setattr(corpus.stage, "LOCK_SECONDS", 0.1)
+    left[1].mkdir()
+    with output_lock(home, (data / "clean").resolve()), pytest.raises(UserError, match="clean is being written"):
+        purge(home, data, Forget(ids=["1"]))
+    with scrape_lock(home), pytest.raises(UserError, match="scrape is being written by another run"):
+        purge(home, data, Forget(ids=["1"]))
+    assert left[1].exists()
 
 
 def _entry(home: Path, stage: str, key: str, **columns: list[Any]) -> Path:

@@ -8,18 +8,21 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 import pytest
 from conftest import digests
 
-from corpus.errors import UserError
+import corpus.stage
+from corpus.errors import StageError, UserError
 from corpus.params import Params
 from corpus.scrape import stage
-from corpus.scrape.buckets import part_count
+from corpus.scrape.buckets import Spill, part_count, spilled
 from corpus.sources import RowSource
 from corpus.stage import Metrics, Run, execute
 
@@ -302,6 +305,121 @@ def test_pages_of_an_archive(tmp_path: Path) -> None:
     assert [source.kind for source in stage.sources_of_paths([tmp_path / "a.warc.gz"])] == ["warc"]
 
 
+def test_one_run_at_a_time_uses_what_is_spilled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_lines(tmp_path / "rows.jsonl", [{"text": f"row {n}"} for n in range(50)])
+    source = RowSource(name="rows", kind="jsonl", path=str(path))
+    write = stage._write_part
+    began, ended = threading.Event(), threading.Event()
+
+    def slow(source: Any, number: int, *more: Any) -> list[str]:
+        began.set()
+        assert ended.wait(30)
+        return write(source, number, *more)
+
+    results: list[Metrics] = []
+
+    def gather(name: str) -> None:
+        (tmp_path / name).mkdir()
+        results.append(stage.gather([source], Params().scrape, tmp_path / "home", tmp_path / name))
+
+    monkeypatch.setattr(stage, "_write_part", slow)
+    first = threading.Thread(target=gather, args=["a"])
+    first.start()
+    assert began.wait(30)
+    monkeypatch.setattr(corpus.stage, "LOCK_SECONDS", 0.1)
+    with pytest.raises(UserError, match="scrape is being written by another run"):
+        gather("b")
+    monkeypatch.setattr(corpus.stage, "LOCK_SECONDS", 30)
+    second = threading.Thread(target=gather, args=["c"])
+    second.start()
+    ended.set()
+    first.join()
+    second.join()
+    assert [metrics["rows"]["kept"] for metrics in results] == [50, 50]
+    for name in ("a", "c"):
+        assert sum(pl.read_parquet(p).height for p in (tmp_path / name).glob("part-*.parquet")) == 50
+
+
+def test_spilled_rows_that_vanish_are_no_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spill = Spill(tmp_path / "spill")
+    spill.add({"id": "00", "reason": "x"})
+    spill.finish()
+    assert list(spilled(tmp_path / "spill/dropped")) == [{"id": "00", "reason": "x"}]
+    assert list(spilled(tmp_path / "spill/000")) == []
+    (tmp_path / "spill/dropped").unlink()
+    with pytest.raises(StageError, match="dropped is gone"):
+        list(spilled(tmp_path / "spill/dropped"))
+    path = write_lines(tmp_path / "rows.jsonl", [{"text": f"row {n}"} for n in range(50)])
+    monkeypatch.setattr(stage, "rows_of_part", lambda *_: iter(()))
+    with pytest.raises(StageError, match="of 50 rows read some are gone"):
+        scrape(tmp_path, [jsonl(path)])
+
+
+def test_what_killed_runs_left_of_other_settings_is_removed(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "rows.jsonl", [{"text": "a"}])
+    (tmp_path / "home/scrape/another/000000").mkdir(parents=True)
+    scrape(tmp_path, [jsonl(path)], limit=1)
+    assert list((tmp_path / "home/scrape").iterdir())
+    scrape(tmp_path, [jsonl(path)])
+    assert not list((tmp_path / "home/scrape").iterdir())
+
+
+@pytest.mark.parametrize(("first", "refused"), [("html", "document"), ("text", "page")])
+def test_a_source_is_of_the_kind_of_its_first_record(tmp_path: Path, first: str, refused: str) -> None:
+    other = "html" if first == "text" else "text"
+    rows = [{first: "<p>0</p>"}, *({name: f"<p>{name} {n}</p>"} for n in range(20) for name in (first, other))]
+    path = write_lines(tmp_path / "rows.jsonl", [b"{", *rows])
+    metrics = scrape(tmp_path, [jsonl(path)], part_mb=0.00005)
+    assert metrics["dropped_by_reason"] == {"scrape.error.json": 1, "scrape.error.text": 20}
+    dropped = pl.read_parquet(tmp_path / "scrape/dropped-rows-0.parquet").filter(
+        pl.col("reason") == "scrape.error.text"
+    )
+    assert set(dropped["detail"].str.split(",").list[0]) == {f"a {refused}"}
+    assert all(text.startswith(f"<p>{other} ") for text in dropped["text"])
+    parts = list((tmp_path / "scrape").glob("part-*.parquet"))
+    assert len(parts) > 1
+    assert sum(pl.read_parquet(part).height for part in parts) == 21
+    assert {("body" in pl.read_parquet_schema(part)) for part in parts} == {first == "html"}
+
+
+def test_details_of_dropped_rows_can_be_written(tmp_path: Path) -> None:
+    role = b'{"messages": [{"role": "\\ud800", "content": "x"}]}'
+    path = write_lines(tmp_path / "rows.jsonl", [role, {"text": "good"}])
+    assert scrape(tmp_path, [jsonl(path)])["dropped_by_reason"] == {"scrape.error.messages": 1}
+    assert "the role ? is none" in pl.read_parquet(tmp_path / "scrape/dropped-rows-0.parquet")["detail"][0]
+
+
+def test_no_two_names_of_files_make_one_url(tmp_path: Path) -> None:
+    names = ["a.html", "a b.html", "a%20b.html", "a#b.html", "a.html?utm_x=1.html", "a;sid=1.html", "x:y.html"]
+    (tmp_path / "site").mkdir()
+    for name in names:
+        (tmp_path / "site" / name).write_text(f"<p>{name}</p>")
+    source = {"name": "site", "kind": "html", "path": str(tmp_path / "site"), "as": "https://h.local/docs"}
+    assert scrape(tmp_path, [source])["rows"]["kept"] == len(names)
+    pages = pl.read_parquet(tmp_path / "scrape/part-site-*.parquet")
+    urls = {body.decode()[3:-4]: url for body, url in zip(pages["body"], pages["url"], strict=True)}
+    assert urls["a.html"] == "https://h.local/docs/a.html"
+    assert urls["a%20b.html"] == "https://h.local/docs/a%2520b.html"
+    assert {name: unquote(url.removeprefix("https://h.local/docs/")) for name, url in urls.items()} == {
+        name: name for name in names
+    }
+
+
+def test_a_dataset_whose_files_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    source = {"name": "h", "kind": "hf", "dataset": str(tmp_path / "set")}
+    pl.DataFrame({"text": [f"old {n}" for n in range(30)]}).write_parquet(tmp_path / "set/train.parquet")
+    monkeypatch.setattr(stage, "SEGMENT_ROWS", 10)
+    monkeypatch.setattr(stage, "_write_source", lambda *_: (_ for _ in ()).throw(UserError("stopped")))
+    with pytest.raises(UserError, match="stopped"):
+        scrape(tmp_path, [source])
+    monkeypatch.undo()
+    pl.DataFrame({"text": [f"new {n}" for n in range(35)]}).write_parquet(tmp_path / "set/train.parquet")
+    assert scrape(tmp_path, [source])["rows"]["kept"] == 35
+    texts = pl.read_parquet(tmp_path / "scrape/part-h-*.parquet")["text"]
+    assert all(text.startswith("new ") for text in texts)
+
+
 def test_golden(tmp_path: Path) -> None:
     """Ids, parts and dropped rows of fixed sources. Changed on purpose? Raise VERSION, then set the digest."""
     rows = [{"text": f"row {number}", "url": f"http://a/{number}"} for number in range(20)]
@@ -316,4 +434,4 @@ def test_golden(tmp_path: Path) -> None:
     ]
     digest = hashlib.blake2b(json.dumps(found).encode(), digest_size=8).hexdigest()
     assert len(found) > 2
-    assert (stage.VERSION, digest) == (2, "171d6148d1b38d55"), "scrape's output changed: if on purpose, raise VERSION"
+    assert (stage.VERSION, digest) == (3, "171d6148d1b38d55"), "scrape's output changed: if on purpose, raise VERSION"
