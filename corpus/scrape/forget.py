@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.documents import document_id
+from corpus.errors import UserError
 from corpus.params import Forget
 from corpus.scrape.buckets import output_lock, scrape_lock
 from corpus.scrape.crawl_cache import forget as forget_answers
@@ -64,8 +65,10 @@ def purge(run_home: Path, data: Path, forget: Forget) -> str:
 
     What was generated from them goes too, and what killed runs left half written. The rest of `data` is only read, to
     learn which ids the URLs and patterns mean: `dvc repro` builds it again. Returns a sentence on what was removed and
-    what is left to do. Raises UserError where a run is writing what is to be removed.
+    what is left to do. Raises UserError where nothing is named, or a run is writing what is to be removed.
     """
+    if not (forget.ids or forget.urls or forget.patterns):
+        raise UserError("forget in params.yaml names nothing: write ids, urls or patterns under it")
     with scrape_lock(run_home):
         return _purge(run_home, data, forget)
 
@@ -106,9 +109,10 @@ def _purge(run_home: Path, data: Path, forget: Forget) -> str:
         return f"none of these documents occurs any more in {run_home} or {data}; {removed}"
     missing = sorted(set(forget.ids) - found - in_data)
     absent = f"; no longer there: {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}" if missing else ""
+    left = f"{data} still holds {len(in_data)} of them: run `dvc repro`, then " if in_data else "run "
     return (
-        f"{removed}{absent}; {data} still holds {len(in_data)} of them: run `dvc repro`, then `dvc gc --workspace` for "
-        "DVC's cache, and mind remotes, old commits and models trained on them"
+        f"{removed}{absent}; {left}`dvc gc --workspace` for DVC's cache, and mind remotes, old commits and models "
+        "trained on them"
     )
 
 
