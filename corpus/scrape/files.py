@@ -271,7 +271,7 @@ def read_lines(location: str, kind: str = "text", storage: Storage | None = None
     for entry in list_files(location, kind, storage):
         try:
             with open_bytes(entry, storage) as file:
-                for line in iter(lambda file=file: file.readline(MAX_LINE), b""):  # type: ignore[misc]
+                while line := file.readline(MAX_LINE):
                     text = line.decode("utf-8-sig").strip()
                     if text and not text.startswith("#"):
                         yield text
