@@ -1,4 +1,7 @@
-"""`corpus STAGE` and `train STAGE`: one shape of command line for all stages."""
+"""`corpus STAGE` and `train STAGE`: one shape of command line for all stages.
+
+Polars and pydantic take half a second to import, so what needs them is imported when a command runs: help is instant.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,14 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from corpus.errors import StageError, UserError
 from corpus.executor import default_workers, die_with_parent
-from corpus.params import Params, load
-from corpus.stage import Metrics, Run, Stage, execute, stage_folder
+
+if TYPE_CHECKING:
+    from corpus.params import Params
+    from corpus.stage import Metrics, Run, Stage
 
 STAGES = {  # in the order of the graph: what each is for, and its module
     "scrape": ("fetch pages from sites, folders and files", "corpus.scrape.stage"),
@@ -73,6 +78,7 @@ def _dispatch(options: argparse.Namespace) -> None:
 
         print(write_project(options.sources, options.folder))
     elif options.command == "forget":
+        from corpus.params import load
         from corpus.scrape.forget import purge
 
         print(purge(Path(".corpusmill"), options.data, load(options.params).forget))
@@ -91,6 +97,9 @@ def _dispatch(options: argparse.Namespace) -> None:
 
 def run_all_stages(options: argparse.Namespace) -> None:
     """Run all stages into a folder of their own, which holds `data/` and `reports/` like a project."""
+    from corpus.params import load
+    from corpus.stage import Run, execute, stage_folder
+
     _check_numbers(options)
     params = load(options.params or Path("params.yaml"), options.set)
     root = options.output or Path("try")
@@ -149,6 +158,7 @@ def answer(options: argparse.Namespace) -> str:
     """The answer to `--explain` or `--what-if`."""
     from corpus.filter.explain import explain_documents
     from corpus.filter.what_if import check_changes, what_if
+    from corpus.params import load
 
     _check_numbers(options)
     if options.output:
@@ -156,7 +166,7 @@ def answer(options: argparse.Namespace) -> str:
     if options.list and not options.what_if:
         raise UserError("--list names the documents that a change would move: add --what-if filter.KEY=VALUE")
     check_changes(options.what_if or [])
-    params = load(_params_file(options), options.set)
+    params = chosen_params(options)
     run = stage_run(options, "filter", params, stage_module(STAGES["filter"][1]))
     width = shutil.get_terminal_size((120, 24)).columns
     if options.explain:
@@ -167,13 +177,15 @@ def answer(options: argparse.Namespace) -> str:
 
 def run_stage(options: argparse.Namespace, stage: str, module: str) -> None:
     """Run one stage as the command line asks and print its summary line."""
+    from corpus.stage import execute
+
     if "DVC_STAGE" in os.environ:
         die_with_parent()
     _check_numbers(options)
     for option in ("input", "limit", "set"):
         if getattr(options, option) and not options.output:
             raise UserError(f"--{option} needs --output: the graph's own folders hold what dvc repro built")
-    params = load(_params_file(options), options.set)
+    params = chosen_params(options)
     code = stage_module(module)
     run = stage_run(options, stage, params, code)
     print(summary(run, execute(code, run)))
@@ -181,6 +193,8 @@ def run_stage(options: argparse.Namespace, stage: str, module: str) -> None:
 
 def stage_run(options: argparse.Namespace, stage: str, params: Params, code: Stage) -> Run:
     """What a stage is told, from the command line's options."""
+    from corpus.stage import Run, stage_folder
+
     data = Path("data")
     return Run(
         stage,
@@ -193,6 +207,13 @@ def stage_run(options: argparse.Namespace, stage: str, params: Params, code: Sta
     )
 
 
+def chosen_params(options: argparse.Namespace) -> Params:
+    """The parameters that --params and --set name; params.yaml by default."""
+    from corpus.params import load
+
+    return load(_params_file(options), options.set)
+
+
 def _check_numbers(options: argparse.Namespace) -> None:
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit {options.limit}: name at least one document")
@@ -203,7 +224,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
 def _params_file(options: argparse.Namespace) -> Path | None:
     """params.yaml; its absence is fine for a stage that is given its input."""
     default = Path("params.yaml")
-    if options.params is None and options.input and not default.exists():
+    if options.params is None and getattr(options, "input", None) and not default.exists():
         return None
     return cast("Path", options.params or default)
 

@@ -227,8 +227,9 @@ class Shard(Section):
 
 
 class Base(Section):
-    model: str | None = None  # a folder or a name on the hub; null: a tiny Llama is trained here
-    revision: str | None = None  # of the hub's model
+    model: str = "tiny"  # a folder, a name on the hub, or `tiny`: a small Llama trained here
+    revision: str | None = None  # commit of the hub's model
+    trust_remote_code: bool = False  # run Python that comes with the model; needs `revision`, so that it is known code
     texts: list[Path] = []  # for the tiny one: documents between lines of `---`; empty: those of data/reference
     vocabulary: Annotated[int, Field(ge=300)] = 2_048  # 256 bytes, three markers, and merges
     layers: Positive = 1
@@ -246,28 +247,61 @@ class Base(Section):
             raise ValueError(f"hidden {self.hidden} is not a multiple of 2 x heads {self.heads}")
         return self
 
+    @model_validator(mode="after")
+    def _trusted_code_is_pinned(self) -> Base:
+        if self.trust_remote_code and self.revision is None and not Path(self.model).is_dir():
+            raise ValueError("trust_remote_code runs code of the model: name the commit that was read as `revision`")
+        return self
+
 
 class Pack(Section):
     length: Annotated[int, Field(ge=8)] = 256  # tokens a row
     mixture: dict[str, Annotated[float, Field(ge=0)]] = {}  # how often a language's documents are taken; 1 by default
+    templates: list[Path] = []  # YAML files: how documents without dialogue are asked and answered, by task
+    chat_template: Path | None = None  # a Jinja file in place of the model's own
+    loss_on: Literal["answers", "all"] = "answers"  # of dialogues and templates; of plain text all is learned
     seed: int = 0
 
 
+class Mix(Section):
+    path: Path  # a folder or file of documents, as `--input` takes them: Parquet or JSONL with text or dialogues
+    weight: Annotated[float, Field(gt=0, lt=1)]  # its part of the rows that are trained on
+
+
 class Finetune(Section):
+    method: Literal["lora", "qlora", "int8", "full"] = "lora"  # qlora: the base in nf4 with double quantisation
     tokens: Positive = 300_000  # seen in training, so that more data is not more compute
-    batch_size: Positive = 2  # rows
-    gradient_accumulation: Positive = 1
+    time_budget: Annotated[float, Field(gt=0)] | None = (
+        None  # minutes an adapter; then the machine decides the result
+    )
+    rows_per_step: Positive = 2  # over all devices
+    batch: Positive | Literal["auto"] = "auto"  # rows at once on a device; auto: as many as memory holds
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     warmup: Fraction = 0.05  # of the steps
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Annotated[float, Field(gt=0)] = 1.0
     rank: Positive = 16
     alpha: Positive = 32
     dropout: Fraction = 0.0
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
     train_embeddings: bool = True
-    quantization: Literal["none", "int8", "nf4"] = "none"
+    gradient_checkpointing: bool = False
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 or fp16 on a GPU, fp32 on a CPU
     evaluations: Positive = 8  # on the validation rows, and checkpoints
     patience: Positive = 3  # evaluations without a better loss before it stops
+    mix: dict[str, Mix] = {}  # general data by name, against forgetting; packed by pack
+    peft: dict[str, Any] = {}  # any other setting of peft's configuration, such as use_dora or peft_type
+    trainer: dict[str, Any] = {}  # any other of transformers' TrainingArguments, such as neftune_noise_alpha or fsdp
+    report_to: list[Literal["dvclive", "tensorboard", "mlflow", "wandb"]] = ["dvclive"]
+    profile: bool = False  # a trace of a few steps into reports/finetune.trace.json
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _mix_leaves_room(self) -> Finetune:
+        total = sum(mix.weight for mix in self.mix.values())
+        if total >= 1:
+            raise ValueError(f"mix: the weights sum to {total:g}, which leaves nothing of the corpus: stay below 1")
+        return self
 
 
 class Evaluate(Section):

@@ -1,7 +1,8 @@
 """What happens around every stage: locks, parts, the content-keyed store, whole outputs, and the conservation law.
 
 A stage is a module with `READS`, the stages whose folders it reads side by side (documents first), and `run(run)`,
-which writes files into `run.output` and returns its metrics. `execute` calls it. A row-wise stage hands a pure function
+which writes files into `run.output` and returns its metrics; what of them changes from run to run, such as speeds, is
+in its metrics under `timing`, and goes into the timing file. `execute` calls it. A row-wise stage hands a pure function
 from batch to columns to `annotate` and is done.
 """
 
@@ -100,16 +101,20 @@ def execute(stage: Stage, run: Run) -> Metrics:
         partial.mkdir(parents=True)
         try:
             metrics = stage.run(dataclasses.replace(run, output=partial))
+            timing = metrics.pop("timing", {})  # what a stage measured itself, and no other run will see again
             check_conservation(run, metrics)
             (partial / MARKER).write_text(run.stage + "\n")
             if run.reports is None:
                 write_json(partial / "metrics.json", metrics)
+                if timing:
+                    write_json(partial / "timing.json", timing)
             _replace_folder(partial, run.output)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         if run.reports is not None:
             write_json(run.reports / f"{run.stage}.json", metrics)
-            write_json(run.reports / f"{run.stage}.timing.json", _timing(time.perf_counter() - started))
+            timing |= _timing(time.perf_counter() - started)
+            write_json(run.reports / f"{run.stage}.timing.json", timing)
     return metrics
 
 

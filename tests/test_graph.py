@@ -23,7 +23,7 @@ SMALL = {  # a setting on which every stage does its real work in a few seconds
     "scrape": {"part_mb": 0.02},
     "base": {"vocabulary": 600, "layers": 1, "hidden": 32, "heads": 2, "context": 64, "steps": 20, "batch_tokens": 512},
     "pack": {"length": 64},
-    "finetune": {"tokens": 8_000, "batch_size": 8, "evaluations": 2, "rank": 4},
+    "finetune": {"tokens": 8_000, "rows_per_step": 8, "evaluations": 2, "rank": 4},
     "evaluate": {"samples": 1, "new_tokens": 4},
 }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ from tqdm import tqdm
 from corpus.errors import UserError
 from corpus.params import Base
 from corpus.stage import Metrics, Run, count_rows
-from train.models import load_model, load_tokenizer, prepare_torch
+from train.models import first_line, load_tokenizer, prepare_torch
 
 READS = ()
-VERSION = 1
+VERSION = 2
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
+TINY = "tiny"  # base.model that is trained here
+FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")  # of a pretrained model: data, and no pickles
 TEXTS = ("en.txt", "zh.txt")  # in data/reference, as the graph has them
 MAX_THREADS = 2  # a tiny model gains nothing from more, and loses much where cores are shared
 WARMUP, DECAY = 0.05, 0.3  # of all steps: the rate climbs linearly, stays, and falls linearly to zero
@@ -39,14 +43,15 @@ CHAT_TEMPLATE = (
 def run(run: Run) -> Metrics:
     """Write a model and its tokenizer into the output, as `AutoModelForCausalLM` and `AutoTokenizer` read them.
 
-    With `base.model` null, trains on `base.texts` (or --input; by default TEXTS of data/reference) and counts their
-    documents. A named model counts as one row. Raises UserError naming base.model or base.texts.
+    With `base.model` tiny, trains on `base.texts` (or --input; by default TEXTS of data/reference) and counts their
+    documents. A named model is copied file by file, safetensors only, and
+    counts as one row. Raises UserError naming base.model or base.texts.
     """
     os.environ["RAYON_NUM_THREADS"] = str(run.workers)  # before tokenizers starts its threads
     settings = run.params.base
     prepare_torch(min(run.workers, MAX_THREADS), settings.seed)
-    if settings.model is not None:
-        return _adopt(settings, settings.model, run.output)
+    if settings.model != TINY:
+        return adopt(settings, run.output)
     paths = [*(run.inputs or settings.texts)] or default_texts(run.data / "reference")
     documents = read_texts(paths)[: run.limit]
     tokenizer = train_tokenizer(documents, settings)
@@ -61,18 +66,77 @@ def run(run: Run) -> Metrics:
     }
 
 
-def _adopt(settings: Base, name: str, output: Path) -> Metrics:
-    """Load a pretrained model and its tokenizer safely and write both where the graph expects them."""
-    model = load_model(name, "base.model", settings.revision)
-    tokenizer = load_tokenizer(name, "base.model", settings.revision)
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
+def adopt(settings: Base, output: Path) -> Metrics:
+    """Copy a pretrained model and its tokenizer as they are: the weights are never held in memory.
+
+    Only files that hold data are taken, and Python if it is trusted. Raises UserError naming base.model where there is
+    no model in safetensors, no tokenizer, or no way to the hub.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    copy_files(find_files(settings), output, [*FILES, *(["*.py"] if settings.trust_remote_code else [])])
+    refuse_torn_weights(output, settings.model)
+    trust = settings.trust_remote_code
+    tokenizer = load_tokenizer(output, "base.model", trust_remote_code=trust)
+    try:
+        config = AutoConfig.from_pretrained(output, trust_remote_code=trust, local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"base.model: {settings.model!r} is no causal language model ({first_line(error)})") from None
     return count_rows(rows_in=1, dropped={}) | {
         "parameters": model.num_parameters(),
         "vocabulary": len(tokenizer),
         "tokens_seen": 0,
         "final_loss": None,
     }
+
+
+def find_files(settings: Base) -> Path:
+    """The folder that holds the model's files: the named one, or what the hub has of it.
+
+    Raises UserError naming base.model.
+    """
+    if Path(settings.model).is_dir():
+        return Path(settings.model)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = [*FILES, *(["*.py"] if settings.trust_remote_code else [])]
+    try:
+        return Path(snapshot_download(settings.model, revision=settings.revision, allow_patterns=patterns))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        offline = isinstance(error, LocalEntryNotFoundError | ConnectionError)
+        why = "the hub cannot be reached" if offline else first_line(error)
+        raise UserError(
+            f"base.model: {settings.model!r} is no folder here and cannot be fetched ({why}); without a network, "
+            "copy the model's folder from a machine that has it and name that folder, or use `tiny`"
+        ) from None
+
+
+def refuse_torn_weights(folder: Path, name: str) -> None:
+    """Raises UserError naming base.model where a safetensors file is missing or ends too early, or there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    named = json.loads(index.read_text("utf-8"))["weight_map"].values() if index.exists() else ()
+    files = sorted({*(folder / file for file in named), *folder.glob("*.safetensors")})
+    if not files:
+        raise UserError(f"base.model: {name!r} has no weights in safetensors, and others are not loaded")
+    for path in files:
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"base.model: {path.name} of {name!r} is torn or missing ({first_line(error)})") from None
+
+
+def copy_files(source: Path, output: Path, patterns: Sequence[str]) -> None:
+    """Copy the files whose names match; symbolic links, as caches have them, become files."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and any(path.match(pattern) for pattern in patterns):
+            shutil.copyfile(path, output / path.name)
 
 
 def default_texts(folder: Path) -> list[Path]:

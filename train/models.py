@@ -13,6 +13,7 @@ from typing import Any
 from corpus.errors import UserError
 
 IGNORED = -100  # the label that no loss counts
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")  # pickled ones (.bin) could run code of their own
 SMALL_PARAMETERS = 50_000_000  # up to here a model fills one core; several train side by side
 
 
@@ -31,28 +32,75 @@ def prepare_torch(threads: int, seed: int) -> None:
     warnings.filterwarnings("ignore", module=r"(peft|transformers|torch|bitsandbytes)\b")
 
 
-def load_model(source: str | Path, key: str, revision: str | None = None, quantization: str = "none") -> Any:
-    """A causal language model in fp32 from a folder or the hub: safetensors only, and never code that comes with it.
+def load_model(
+    source: str | Path,
+    key: str,
+    *,
+    revision: str | None = None,
+    method: str = "full",
+    precision: str = "fp32",
+    trust_remote_code: bool = False,
+) -> Any:
+    """A causal language model from a folder or the hub, safetensors only.
 
-    `quantization` is none, int8 or nf4. Raises UserError naming `key` where nothing can be loaded.
+    `method` is that of finetune: qlora loads the linear layers in nf4 with double quantisation, int8 in eight bits.
+    `precision` (fp32, bf16, fp16) is that of all other weights. Code that comes with the model runs only if it is
+    trusted. Raises UserError naming `key` where nothing can be loaded.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
-    if quantization != "none":
-        options |= {"quantization_config": _quantization_config(quantization), "device_map": {"": device()}}
-    return _load(AutoModelForCausalLM, source, key, revision, options)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+    if method in ("qlora", "int8"):
+        options |= {"quantization_config": _quantization_config(method, dtype), "device_map": {"": device()}}
+    options |= {"output_loading_info": True}
+    model, loaded = _load(AutoModelForCausalLM, source, key, revision, trust_remote_code, options)
+    if loaded["missing_keys"]:  # they would be drawn at random
+        missing = ", ".join(sorted(loaded["missing_keys"])[:3])
+        raise UserError(f"{key}: {str(source)!r} lacks weights that its config.json promises: {missing}")
+    return model
 
 
-def load_tokenizer(source: str | Path, key: str, revision: str | None = None) -> Any:
+def load_tokenizer(
+    source: str | Path, key: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Any:
     """The tokenizer of a model. Raises UserError naming `key` where none can be loaded."""
     from transformers import AutoTokenizer
 
-    return _load(AutoTokenizer, source, key, revision, {})
+    return _load(AutoTokenizer, source, key, revision, trust_remote_code, {})
 
 
-def _load(auto_class: Any, source: str | Path, key: str, revision: str | None, options: dict[str, Any]) -> Any:
+def load_finetuned(
+    base: Path, folder: Path, *, method: str = "full", precision: str = "fp32", trust_remote_code: bool = False
+) -> Any:
+    """What finetune wrote: a whole model, or the base (as `method` loads it) with the adapter of the folder on it.
+
+    Raises UserError where the folder holds neither, or the adapter of another base.
+    """
+    if (folder / "config.json").is_file():
+        return load_model(folder, str(folder), precision=precision, trust_remote_code=trust_remote_code)
+    for name in ADAPTER_FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no adapter: {name} is missing; run `train finetune`, or name its folder")
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    model = load_model(base, "base.model", method=method, precision=precision, trust_remote_code=trust_remote_code)
+    try:
+        return PeftModel.from_pretrained(model, folder)
+    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} does not fit the base ({first_line(error)}): run `train finetune`") from None
+
+
+def _load(
+    auto_class: Any,
+    source: str | Path,
+    key: str,
+    revision: str | None,
+    trust_remote_code: bool,
+    options: dict[str, Any],
+) -> Any:
     from safetensors import SafetensorError
 
     local = Path(source).is_dir()
@@ -60,32 +108,51 @@ def _load(auto_class: Any, source: str | Path, key: str, revision: str | None, o
         raise UserError(f"{source} does not exist: run `train {source.name}`, which writes it")
     try:
         return auto_class.from_pretrained(
-            str(source), revision=revision, trust_remote_code=False, local_files_only=local, **options
+            str(source), revision=revision, trust_remote_code=trust_remote_code, local_files_only=local, **options
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[:1]
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{key}: {str(source)!r} brings Python of its own, which does not run here unless "
+                "base.trust_remote_code is true; read it first, or name a model without"
+            ) from None
         raise UserError(
-            f"{key}: {str(source)!r} cannot be loaded ({' '.join(first) or type(error).__name__}); "
-            "name a folder with config.json, model.safetensors and a tokenizer, or a model of the hub that has these"
+            f"{key}: {str(source)!r} cannot be loaded ({first_line(error)}); name a folder with config.json, "
+            "model.safetensors and a tokenizer, or a model of the hub that has these"
         ) from None
 
 
-def _quantization_config(kind: str) -> Any:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _quantization_config(method: str, dtype: Any) -> Any:
     import logging
 
-    import torch
     from transformers import BitsAndBytesConfig
 
     # It says for each layer and step that fp32 is cast.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    if kind == "int8":
+    if method == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
+        bnb_4bit_compute_dtype=dtype,
     )
+
+
+def precision_of(setting: str) -> str:
+    """fp32, bf16 or fp16: `auto` is bf16 on a GPU that computes in it, fp16 on an older one, fp32 on a CPU."""
+    import torch
+
+    if setting != "auto":
+        return setting
+    if device() == "cpu":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def device() -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_project import again, built, make_run, params, write_sources
+from tiny_project import again, make_run, params, with_base, write_sources
 
 import train.base
 from corpus.errors import UserError
@@ -22,7 +22,7 @@ from train.base import default_texts
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(tmp_path_factory.getbasetemp())
+    return with_base(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_model_without_safetensors_is_refused(project: Path, tmp_path: Path):
     pickled.mkdir()
     (pickled / "config.json").write_bytes((project / "data" / "base" / "config.json").read_bytes())
     torch.save({}, pickled / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"base\.model: .*pickled.* cannot be loaded"):
+    with pytest.raises(UserError, match=r"base\.model: .*pickled.* no weights in safetensors"):
         execute(train.base, make_run("base", project, tmp_path / "out", f"base.model={pickled}"))
     assert not (tmp_path / "out").exists()
 
@@ -103,6 +103,7 @@ def test_a_model_with_its_own_code_is_refused_and_the_code_not_run(project: Path
     auto_map = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
     (foreign / "config.json").write_text(json.dumps({"model_type": "unheard_of", "auto_map": auto_map}))
     (foreign / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    shutil.copy(project / "data" / "base" / "model.safetensors", foreign)
     with pytest.raises(UserError, match=r"base\.model"):
         execute(train.base, make_run("base", project, tmp_path / "out", f"base.model={foreign}"))
     assert not (tmp_path / "ran").exists()
@@ -110,7 +111,7 @@ def test_a_model_with_its_own_code_is_refused_and_the_code_not_run(project: Path
 
 def test_a_model_that_is_nowhere_is_refused(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match=r"base\.model: './nowhere' cannot be loaded"):
+    with pytest.raises(UserError, match=r"base\.model: './nowhere' is no folder here .* without a network, copy"):
         execute(train.base, make_run("base", project, tmp_path / "out", "base.model=./nowhere"))
 
 
@@ -128,7 +129,7 @@ def test_a_torn_model_is_refused(project: Path, tmp_path: Path):
     torn = shutil.copytree(project / "data" / "base", tmp_path / "torn")
     weights = torn / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"base\.model: .*torn.* cannot be loaded"):
+    with pytest.raises(UserError, match=r"base\.model: model\.safetensors of .*torn.* is torn"):
         execute(train.base, make_run("base", project, tmp_path / "out", f"base.model={torn}"))
 
 

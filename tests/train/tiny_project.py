@@ -26,7 +26,7 @@ SETTINGS = [
     "base.batch_tokens=256",
     "pack.length=64",
     "finetune.tokens=2560",
-    "finetune.batch_size=2",
+    "finetune.rows_per_step=2",
     "finetune.rank=4",
     "finetune.evaluations=4",
     "evaluate.samples=2",
@@ -101,12 +101,20 @@ def write_sources(project: Path) -> None:
 
 
 @functools.cache
-def built(temporary: Path) -> Path:
-    """The project after base, pack and finetune. Read it, and write elsewhere."""
+def with_base(temporary: Path) -> Path:
+    """The project after base. Read it, and write elsewhere."""
     project = temporary / "tiny"
     write_sources(project)
-    for name, stage in (("base", train.base), ("pack", train.pack), ("finetune", train.finetune)):
-        execute(stage, make_run(name, project))
+    execute(train.base, make_run("base", project))
+    return project
+
+
+@functools.cache
+def built(temporary: Path) -> Path:
+    """The same project after pack and finetune as well. Read it, and write elsewhere."""
+    project = with_base(temporary)
+    execute(train.pack, make_run("pack", project))
+    execute(train.finetune, make_run("finetune", project))
     return project
 
 
