@@ -50,10 +50,10 @@ def copy_project(folder: Path) -> Path:
     folder.mkdir(parents=True)
     for name in ("corpus", "train", "data/sample"):
         shutil.copytree(PROJECT / name, folder / name, ignore=ignore)
-    for name in ("reference", "evaluation"):
+    for name in ("reference", "evaluation", "templates"):
         (folder / "data" / name).mkdir()
         for path in (PROJECT / "data" / name).iterdir():
-            if path.suffix in (".txt", ".jsonl"):
+            if path.suffix in (".txt", ".jsonl", ".yaml"):
                 shutil.copy(path, folder / "data" / name)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(PROJECT / name, folder / name)

@@ -19,10 +19,14 @@ from corpus.scrape.urls import normalise_url
 
 TEMPLATES = Path(__file__).parent  # links to the project's own files, not called dvc.yaml: DVC would read that too
 CHECKOUT = TEMPLATES.parent.parent  # where the trusted and pinned texts lie that come with the toolkit
-TEXTS = ("data/reference/en.txt", "data/reference/zh.txt", "data/evaluation/en.jsonl", "data/evaluation/zh.jsonl")
+TEXTS = (
+    *(f"data/reference/{name}.txt" for name in ("en", "zh")),
+    *(f"data/evaluation/{name}.jsonl" for name in ("en", "zh", "general-en", "general-zh")),
+    *(f"data/templates/{name}.yaml" for name in ("sentiment.en", "sentiment.zh", "title.en")),
+)
 NAMED = ".html, .jsonl, .parquet, .csv, .warc or .txt"  # what messages say; SUFFIXES has all
 IGNORED = {
-    ".gitignore": [".corpusmill/", ".venv/", "reports/*.timing.json", "/try/"],
+    ".gitignore": [".corpusmill/", ".venv/", "reports/*.timing.json", "reports/*.trace.json", "/try/"],
     ".dvcignore": [".corpusmill", ".venv", "__pycache__"],
 }
 
