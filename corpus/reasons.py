@@ -45,7 +45,8 @@ REASONS: dict[str, str] = {
     "augment.language": "the generated text is in another language",
     "augment.duplicate": "the generated text equals a document of the corpus",
     "pack.no_answer": "nothing in it is to be learned: a dialogue in which the assistant answers nobody, or no text",
-    "pack.template": "the chat template of the base model cannot render the dialogue turn by turn",
+    "pack.template": "the chat template cannot render the dialogue turn by turn, or a prompt template the document",
+    "pack.error": "a row that is no document: no JSON, no UTF-8, or neither text nor a dialogue",
     "pack.mixture": "pack.mixture takes only a part of its language's documents",
 }
 

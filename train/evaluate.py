@@ -1,6 +1,6 @@
-"""Scores base, adapter and control on pinned sets, which no parameter changes, and on the test shard.
+"""Scores base, adapted and control on pinned sets, which no parameter changes, and on the test shard.
 
-Bits per byte compare models whatever their tokenizers; perplexity is per token of the model's own.
+Bits per byte compare models whatever their tokenizers; perplexity and token accuracy are per token of the model's own.
 """
 
 from __future__ import annotations
@@ -8,291 +8,250 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import math
+import operator
+import re
+import resource
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from corpus.errors import UserError
 from corpus.executor import run_tasks
-from corpus.params import Evaluate
+from corpus.params import Evaluate, Params
 from corpus.stage import Metrics, Run, count_rows
-from train.models import device, load_model, load_tokenizer, prepare_torch, share_cores
-from train.pack import Document, read_shard
+from train import scores
+from train.encode import Template, UnfitError, pack_tokenizer, read_templates, render, template_of
+from train.models import device, load_finetuned, load_model, precision_of, prepare_torch, share_cores
+from train.ratings import write_sheet
+from train.scores import Example
+from train.shards import Document, read_shard
 
 READS = ()
-VERSION = 1
+VERSION = 2
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")  # pickled ones (.bin) could run code of their own
-PINNED = {"en": "en.jsonl", "zh": "zh.jsonl"}  # in data/evaluation
+MODELS = ("base", "adapted", "control")
 WINDOW = 1024  # tokens a model sees at once, if it can see as many
 TEST_CHARACTERS = 4_000  # of a test document; few long ones would otherwise be the whole set
-BATCH = 8
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationSet:
-    """Documents that are scored together; all are in one language."""
+class EvaluationSet(NamedTuple):
+    """Documents that are scored together."""
 
     name: str
-    lang: str
-    documents: tuple[Document, ...]
+    lang: str  # how their words are told apart
+    examples: list[Example]
 
-    @property
-    def fingerprint(self) -> str:
-        """Digest of ids and texts: scores compare only where it is the same."""
-        content = json.dumps([[document.id, document.text] for document in self.documents])
-        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """A model to score: the base as it is, or with an adapter."""
-
-    name: str
-    adapter: Path | None
-
-    def __str__(self) -> str:
-        return f"the scores of {self.name}"
+    def fingerprint(self, params: Params) -> str:
+        """Digest of all that decides the scores besides the model: they compare only where it is the same."""
+        protocol = (self.lang, params.evaluate.samples, params.evaluate.new_tokens, WINDOW)
+        return hashlib.blake2b(json.dumps([protocol, self.examples]).encode(), digest_size=8).hexdigest()
 
 
 def run(run: Run) -> Metrics:
-    """Write samples.jsonl (set, id, prompt, reference, base, adapted, control) and return the scores of each set.
+    """Write samples.jsonl (set, id, prompt, reference, what each model wrote) and a sheet for people; return scores.
 
-    A set has its fingerprint, documents, bytes, and for base, adapted and control: bits_per_byte, perplexity, bleu,
-    chrf and rouge_l (0 to 100). `winner` is whichever of adapted and control has the lower bits per byte.
-    --input names another adapter's folder; a --limit cuts each set.
+    A set has its fingerprint, documents, bytes, tokens, and for base, adapted and (where there is one) control:
+    bits_per_byte, perplexity, token_accuracy; of the samples bleu, chrf, rouge_1, rouge_2, rouge_l (0 to 100) and
+    exact_match; of labelled documents accuracy, majority_accuracy, macro_f1, no_answer. Null is what does not apply.
+    `winner` is whichever of adapted and control has the lower bits per byte; `forgetting` what adapting costs on the
+    pinned sets called general. --input names another adapter's or model's folder; a --limit cuts each set.
     """
-    adapter, base = run.inputs[0] if run.inputs else run.folder("finetune"), run.folder("base")
-    sets = [*pinned_sets(run.data / "evaluation"), *test_sets(run)]
-    if run.limit is not None:
-        sets = [dataclasses.replace(one, documents=one.documents[: run.limit]) for one in sets]
-    tasks = [Task("base", None), Task("adapted", adapter), Task("control", adapter / "control")]
-    for task in tasks[1:]:
-        for name in ADAPTER_FILES:
-            if task.adapter is not None and not (task.adapter / name).is_file():
-                raise UserError(
-                    f"{task.adapter} holds no adapter: {name} is missing; run `train finetune` or name one with --input"
-                )
-    at_once, threads = share_cores(base, len(tasks), run.workers)
-    work = functools.partial(score_model, base, sets, run.params.evaluate, threads)
-    results = {task.name: result for task, result in run_tasks(work, tasks, at_once)}
-    _write_samples(run.output / "samples.jsonl", sets, results)
-    scores = {
+    folder, base, params = run.inputs[0] if run.inputs else run.folder("finetune"), run.folder("base"), run.params
+    templates = read_templates(params.pack.templates)
+    sets = pinned_sets(run.data / "evaluation", templates, params.pack.seed)
+    if not run.inputs or run.folder("shard").is_dir():  # outside the graph there may be none
+        sets += test_sets(run.folder("shard") / "test", templates, params)
+    sets = [one._replace(examples=one.examples[: run.limit]) for one in sets]
+    # The base comes last: it is the others' folders that may be at fault, and that is to be said at once.
+    tasks = [(name, path) for name, path in (("adapted", folder), ("control", folder / "control")) if path.is_dir()]
+    if not tasks:
+        raise UserError(f"{folder} does not exist: run `train finetune`, or name an adapter's folder with --input")
+    at_once, threads = share_cores(base, len(tasks) + 1, run.workers)
+    work = functools.partial(score_model, base, sets, params, threads)
+    found = {name: result for (name, _), result in run_tasks(work, [*tasks, ("base", None)], at_once)}
+    models = {name: found[name]["sets"] for name in MODELS if name in found}
+    samples = [
+        functools.reduce(operator.or_, versions)  # what each model wrote beside the others
+        for one in sets
+        for versions in zip(*(by_set[one.name]["samples"] for by_set in models.values()), strict=True)
+    ]
+    with (run.output / "samples.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+    write_sheet(run.output, samples, list(models))
+    all_scores: Metrics = {
         one.name: {
-            "fingerprint": one.fingerprint,
-            "documents": len(one.documents),
-            "bytes": sum(len(document.text.encode()) for document in one.documents),
-            **{task.name: results[task.name][one.name]["scores"] for task in tasks},
+            "fingerprint": one.fingerprint(params),
+            "documents": len(one.examples),
+            "bytes": sum(len(example.text.encode()) for example in one.examples),
+            "tokens": models["base"][one.name]["tokens"],
+            **{name: by_set[one.name]["scores"] for name, by_set in models.items()},
         }
         for one in sets
     }
-    return count_rows(rows_in=sum(len(one.documents) for one in sets), dropped={}) | {
-        "sets": scores,
-        "winner": {name: _winner(score) for name, score in scores.items()},
+    return count_rows(rows_in=sum(len(one.examples) for one in sets), dropped={}) | {
+        "sets": all_scores,
+        "winner": {name: _winner(one) for name, one in all_scores.items()},
+        "forgetting": {name: _forgetting(one) for name, one in all_scores.items() if name.startswith("pinned-general")},
+        "timing": {name: found[name]["timing"] for name in models},
     }
 
 
-def _winner(score: Metrics) -> str:
-    difference = score["adapted"]["bits_per_byte"] - score["control"]["bits_per_byte"]
+def _winner(one: Metrics) -> str | None:
+    if "control" not in one:
+        return None
+    difference = one["adapted"]["bits_per_byte"] - one["control"]["bits_per_byte"]
     return "tie" if difference == 0 else "adapted" if difference < 0 else "control"
+
+
+def _forgetting(one: Metrics) -> Metrics:
+    before, after = one["base"], one["adapted"]
+    bits = after["bits_per_byte"] - before["bits_per_byte"]
+    return {"bits_per_byte": bits, "perplexity_before": before["perplexity"], "perplexity_after": after["perplexity"]}
 
 
 # ---- sets ------------------------------------------------------------------------------------------------------------
 
 
-def pinned_sets(folder: Path) -> list[EvaluationSet]:
-    """The sets that are the same in every experiment. Raises UserError naming the file and line that cannot be read."""
+def pinned_sets(folder: Path, templates: Sequence[Template] = (), seed: int = 0) -> list[EvaluationSet]:
+    """The sets that are the same in every experiment: each NAME.jsonl of a folder, by name.
+
+    A line has id and text, and may have lang, label, messages, source and title. A set's language is that of its lines,
+    or the en or zh in its name. Raises UserError naming the file and line that cannot be read.
+    """
     sets = []
-    for lang, name in PINNED.items():
-        documents = []
+    for path in sorted(folder.glob("*.jsonl")):
+        named = next((part for part in re.split(r"[-_.]", path.stem) if part in ("en", "zh")), "und")
         try:
-            lines = (folder / name).read_text("utf-8").splitlines()
+            lines = path.read_text("utf-8").rstrip("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{folder / name} cannot be read ({error}): restore it from git") from None
+            raise UserError(f"{path} cannot be read ({error}): restore it from git") from None
+        documents = []
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
-                documents.append(Document(row["id"], row["text"], lang, None))
-            except (ValueError, TypeError, KeyError):
-                raise UserError(f'{folder / name}: line {number} is not {{"id": …, "text": …}}: restore it') from None
-        sets.append(EvaluationSet(f"pinned-{lang}", lang, tuple(documents)))
+                documents.append(_document(json.loads(line), named))
+            except (ValueError, TypeError, KeyError, AttributeError):
+                raise UserError(f'{path}: line {number} is not {{"id": …, "text": …}}: mend or restore it') from None
+        langs = {document.lang for document in documents}
+        lang = langs.pop() if len(langs) == 1 else "und"
+        examples = [example(document, templates, seed) for document in documents]
+        sets.append(EvaluationSet(f"pinned-{path.stem}", lang, examples))
+    if not sets:
+        raise UserError(f"{folder} holds no *.jsonl to evaluate on: restore them from git, or put your own there")
     return sets
 
 
-def test_sets(run: Run) -> list[EvaluationSet]:
+def _document(row: Any, lang: str) -> Document:
+    messages = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in row.get("messages") or []]
+    label, source, title = (None if row.get(name) is None else str(row[name]) for name in ("label", "source", "title"))
+    for value in (row["id"], row["text"]):
+        value.encode("utf-8")  # refuses what is no string, and halves of characters
+    return Document(row["id"], row["text"], row.get("lang") or lang, messages or None, label, source, title)
+
+
+def test_sets(shard: Path, templates: Sequence[Template], params: Params) -> list[EvaluationSet]:
     """Up to evaluate.test_documents of the test shard in each language, drawn by hash, cut to TEST_CHARACTERS."""
-    by_language: dict[str, list[Document]] = defaultdict(list)
-    for document in read_shard(run.folder("shard") / "test"):
-        by_language[document.lang].append(dataclasses.replace(document, text=document.text[:TEST_CHARACTERS]))
-
-    def drawn(document: Document) -> bytes:
-        return hashlib.blake2b(f"{run.params.evaluate.seed}\0{document.id}".encode()).digest()
-
-    return [
-        EvaluationSet(f"test-{lang}", lang, tuple(sorted(documents, key=drawn)[: run.params.evaluate.test_documents]))
-        for lang, documents in sorted(by_language.items())
-    ]
-
-
-# ---- scores ----------------------------------------------------------------------------------------------------------
+    by_language: dict[str, list[tuple[bytes, Document]]] = defaultdict(list)
+    for document in read_shard(shard):
+        drawn = hashlib.blake2b(f"{params.evaluate.seed}\0{document.id}".encode()).digest()
+        by_language[document.lang].append((drawn, dataclasses.replace(document, text=document.text[:TEST_CHARACTERS])))
+    sets = []
+    for lang, documents in sorted(by_language.items()):
+        chosen = sorted(documents, key=lambda entry: entry[0])[: params.evaluate.test_documents]
+        sets.append(
+            EvaluationSet(f"test-{lang}", lang, [example(one, templates, params.pack.seed) for _, one in chosen])
+        )
+    return sets
 
 
-def score_model(base: Path, sets: Sequence[EvaluationSet], settings: Evaluate, threads: int, task: Task) -> Metrics:
-    """Scores and samples of one model by set: {set: {scores: {…}, prompts, references, outputs}}."""
-    prepare_torch(threads, settings.seed)
-    tokenizer = load_tokenizer(base, "base.model")
-    model = load_model(base, "base.model").to(device())
-    if task.adapter is not None:
-        from peft import PeftModel
-        from safetensors import SafetensorError
-
-        try:
-            model = PeftModel.from_pretrained(model, task.adapter).to(device())
-        except (SafetensorError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(f"{task.adapter} does not fit the base ({first}): run `train finetune`") from None
-    model.eval()
-    window = min(getattr(model.config, "max_position_embeddings", WINDOW), WINDOW)
-    result: Metrics = {}
-    for one in sets:
-        nats, tokens = 0.0, 0
-        for document in one.documents:
-            losses = token_nats(model, tokenizer, document.text, window)
-            nats, tokens = nats + sum(losses), tokens + len(losses)
-        size = sum(len(document.text.encode()) for document in one.documents)
-        scores = {
-            "bits_per_byte": nats / math.log(2) / max(1, size),
-            "perplexity": math.exp(nats / max(1, tokens)),
-        }
-        tasks = [generation_task(tokenizer, d, window, settings) for d in one.documents[: settings.samples]]
-        outputs = generate(model, tokenizer, [ids for ids, _, _ in tasks], settings.new_tokens)
-        references = [reference for _, _, reference in tasks]
-        result[one.name] = {
-            "scores": scores | generation_scores(outputs, references, one.lang),
-            "prompts": [prompt for _, prompt, _ in tasks],
-            "references": references,
-            "outputs": outputs,
-        }
-    return result
+def example(document: Document, templates: Sequence[Template], seed: int) -> Example:
+    """A document with what is asked about it, by its dialogue or by the template that it has in training too."""
+    template = template_of(templates, document, seed)
+    if template is None:
+        return Example(document.id, document.text, document.messages)
+    try:
+        prompt, answer = render(template, document)
+        by_label = {one: render(template, dataclasses.replace(document, label=one))[1] for one in template.answers}
+    except UnfitError:  # the template needs what the document has not: it is a text
+        return Example(document.id, document.text)
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    answers = by_label if document.label in by_label else None
+    return Example(document.id, document.text, messages, True, document.label, answers)
 
 
-def token_nats(model: Any, tokenizer: Any, text: str, window: int) -> list[float]:
-    """The loss of each token of a text in nats, the first one after the beginning mark.
-
-    Longer texts are read in windows that overlap by half, so that each token is scored once and, but for the first
-    window, with at least half a window before it.
-    """
-    import torch
-
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    ids = [start_token(tokenizer), *ids]
-    losses: list[float] = []
-    with torch.no_grad():
-        while len(losses) < len(ids) - 1:
-            scored = len(losses)  # tokens 1 to `scored` have their loss
-            end = min(len(ids), window if scored == 0 else scored + 1 + window // 2)
-            begin = max(0, end - window)
-            tokens = torch.tensor([ids[begin:end]], device=model.device)
-            logits = model(input_ids=tokens, use_cache=False).logits[0, :-1]
-            loss = torch.nn.functional.cross_entropy(logits.float(), tokens[0, 1:], reduction="none")
-            losses += loss[scored - begin :].tolist()
-    return losses
+# ---- models ----------------------------------------------------------------------------------------------------------
 
 
-def start_token(tokenizer: Any) -> int:
-    """The token before a text: the beginning mark, or what separates texts where there is none."""
-    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
-        if token is not None:
-            return int(token)
-    raise UserError("base.model: its tokenizer has no beginning, end or padding token, so a text's first is unscorable")
-
-
-def generation_task(tokenizer: Any, document: Document, window: int, settings: Evaluate) -> tuple[list[int], str, str]:
-    """Tokens of the prompt, the prompt, and what should follow, at most evaluate.new_tokens of it.
-
-    Of a dialogue the last answer should follow, of a text its second half.
-    """
-    answers = [n for n, message in enumerate(document.messages or []) if message["role"] == "assistant"]
-    if document.messages and answers and answers[-1] > 0 and tokenizer.chat_template:
-        asked, answer = document.messages[: answers[-1]], document.messages[answers[-1]]["content"]
-        prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-        ids, following = _ids(tokenizer, prompt), _ids(tokenizer, answer)
-    else:
-        tokens = _ids(tokenizer, document.text)
-        ids, following = [start_token(tokenizer), *tokens[: len(tokens) // 2]], tokens[len(tokens) // 2 :]
-    ids = ids[-max(1, window - settings.new_tokens) :]
-    return ids, _text(tokenizer, ids), _text(tokenizer, following[: settings.new_tokens])
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
-
-
-def _text(tokenizer: Any, ids: Sequence[int]) -> str:
-    """The text of tokens, without the halves of characters that a cut leaves at its ends."""
-    text: str = tokenizer.decode(ids, skip_special_tokens=True)
-    return text.strip("�")
-
-
-def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], new_tokens: int) -> list[str]:
-    """What a model finds likeliest to follow each prompt, token by token."""
-    import torch
-
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else start_token(tokenizer)
-    outputs: list[str] = []
-    for first in range(0, len(prompts), BATCH):
-        batch = prompts[first : first + BATCH]
-        longest = max(map(len, batch))
-        ids = torch.tensor([[padding] * (longest - len(p)) + p for p in batch], device=model.device)
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in batch], device=model.device)
-        with torch.no_grad():
-            made = model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False, pad_token_id=padding
-            )
-        outputs += [_text(tokenizer, row[longest:].tolist()) for row in made]
-    return outputs
-
-
-def generation_scores(outputs: Sequence[str], references: Sequence[str], lang: str) -> Metrics:
-    """BLEU, chrF and ROUGE-L (0 to 100) of outputs; Chinese is taken character by character.
-
-    >>> generation_scores(["今天下雨"], ["今天下雨"], "zh-Hans")
-    {'bleu': 100.0, 'chrf': 100.0, 'rouge_l': 100.0}
-    """
-    import sacrebleu
-    from rouge_score.rouge_scorer import RougeScorer
-
-    tokenize = "zh" if lang.startswith("zh") else "13a"
-    scorer = RougeScorer(["rougeL"], tokenizer=_Characters())
-    rouge = [
-        scorer.score(reference, made)["rougeL"].fmeasure for made, reference in zip(outputs, references, strict=True)
-    ]
-    return {
-        "bleu": round(sacrebleu.corpus_bleu(list(outputs), [list(references)], tokenize=tokenize).score, 4),
-        "chrf": round(sacrebleu.corpus_chrf(list(outputs), [list(references)]).score, 4),
-        "rouge_l": round(100 * sum(rouge) / max(1, len(rouge)), 4),
+def score_model(
+    base: Path, sets: Sequence[EvaluationSet], params: Params, threads: int, task: tuple[str, Path | None]
+) -> Metrics:
+    """What one model, the base or what finetune wrote, makes of the sets: see score_set; and its speed and memory."""
+    (name, folder), trusted = task, params.base.trust_remote_code
+    prepare_torch(threads, params.evaluate.seed)
+    tokenizer = pack_tokenizer(base, params.pack, trusted)
+    options: dict[str, Any] = {"precision": precision_of("auto"), "trust_remote_code": trusted}
+    model = load_finetuned(base, folder, **options) if folder else load_model(base, "base.model", **options)
+    model = model.to(device()).eval()
+    found = {one.name: score_set(model, tokenizer, one, params.evaluate, name) for one in sets}
+    total = {key: sum(one[key] for one in found.values()) for key in ("tokens", "seconds", "generated", "generation")}
+    timing = {
+        "tokens_per_second": total["tokens"] / total["seconds"],
+        "ms_per_token": 1000 * total["generation"] / total["generated"],
+        "peak_mb": peak_mb(),
     }
+    return {"sets": found, "timing": timing}
 
 
-class _Characters:
-    """Words in lower case, and Chinese, Japanese and Korean by character: what rouge-score itself leaves out."""
+def peak_mb() -> float:
+    """The most memory taken so far: of the GPU if there is one, else of this process."""
+    import torch
 
-    def tokenize(self, text: str) -> list[str]:
-        import re
-
-        return re.findall(r"[぀-ヿ㐀-鿿豈-﫿가-힯]|[^\W_぀-ヿ㐀-鿿豈-﫿가-힯]+", text.lower())
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return torch.cuda.max_memory_allocated() / 2**20 if device() == "cuda" else own
 
 
-def _write_samples(path: Path, sets: Sequence[EvaluationSet], results: dict[str, Metrics]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for one in sets:
-            base = results["base"][one.name]
-            for number, document in enumerate(one.documents[: len(base["outputs"])]):
-                row = {"set": one.name, "id": document.id, "prompt": base["prompts"][number]}
-                row |= {"reference": base["references"][number]}
-                row |= {name: result[one.name]["outputs"][number] for name, result in results.items()}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+def score_set(model: Any, tokenizer: Any, one: EvaluationSet, settings: Evaluate, name: str) -> Metrics:
+    """Scores of the model called `name` on a set, tokens, samples with what it wrote, and the time it took."""
+    started = time.perf_counter()
+    window = min(getattr(model.config.get_text_config(), "max_position_embeddings", None) or WINDOW, WINDOW)
+    texts = [example.text for example in one.examples]
+    tokens = list(itertools.chain.from_iterable(scores.token_scores(model, tokenizer, texts, window)))
+    nats, size = math.fsum(loss for loss, _ in tokens), sum(len(text.encode()) for text in texts)
+    if not math.isfinite(nats):
+        raise UserError(f"{name}: its loss on {one.name} is no number: train it at a lower learning_rate, or in fp32")
+    scored = time.perf_counter()
+    new_tokens = min(settings.new_tokens, window - 1)
+    samples = one.examples[: settings.samples]
+    asked = [scores.question(tokenizer, example, window, new_tokens) for example in samples]
+    outputs, generated = scores.generate(model, tokenizer, [question.ids for question in asked], new_tokens)
+    outputs = [scores.first_bytes(output, scores.BYTES_PER_TOKEN * new_tokens) for output in outputs]
+    labelled = [example for example in one.examples if example.answers]
+    answers = {answer for example in labelled for answer in (example.answers or {}).values()}
+    few = min(new_tokens, 4 + max((len(scores.token_ids(tokenizer, answer)) for answer in answers), default=0))
+    prompts = [scores.question(tokenizer, example, window, few).ids for example in labelled]
+    said, more = scores.generate(model, tokenizer, prompts, few)
+    ended = time.perf_counter()
+    # Of a label the accuracy says it all: BLEU makes nothing of a word.
+    free = [pair for pair, sample in zip(zip(outputs, asked, strict=True), samples, strict=True) if not sample.answers]
+    return {
+        "scores": {
+            "bits_per_byte": nats / math.log(2) / max(1, size),
+            "perplexity": math.exp(min(700, nats / max(1, len(tokens)))),
+            "token_accuracy": sum(right for _, right in tokens) / max(1, len(tokens)),
+            **scores.text_scores([(made, question.reference) for made, question in free], one.lang),
+            "exact_match": scores.exact_match([(made, that.reference) for made, that in free if that.answered]),
+            **scores.label_scores(said, labelled),
+        },
+        "samples": [
+            {"set": one.name, "id": sample.id, "prompt": question.prompt, "reference": question.reference, name: output}
+            for sample, question, output in zip(samples, asked, outputs, strict=True)
+        ],
+        "tokens": len(tokens),
+        "seconds": scored - started,
+        "generated": generated + more,
+        "generation": ended - scored,
+    }

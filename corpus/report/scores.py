@@ -14,7 +14,7 @@ from corpus.report.charts import place, polyline, ticks
 
 MODELS = ("base", "adapted", "control")
 NAMES = {"base": "base", "adapted": "adapter", "control": "control"}
-LESS_IS_BETTER = ("bits_per_byte", "perplexity")
+LESS_IS_BETTER = ("bits_per_byte", "perplexity", "no_answer")
 WIDTH, HEIGHT = 640.0, 200.0
 SAMPLES_PER_SET = 3
 PROMPT_CHARS = 300  # the end of a prompt is what the models go on from
@@ -26,7 +26,7 @@ class Row:
 
     metric: str
     less_is_better: bool
-    values: dict[str, float]
+    values: dict[str, float | None]
     best: str | None  # None where two are equal
 
 
@@ -43,22 +43,27 @@ class SetScores:
 
 
 def set_scores(sets: Mapping[str, Mapping[str, Any]]) -> list[SetScores]:
-    """The scores by set, as reports/evaluate.json has them; the winner needs the fewest bits per byte."""
+    """The scores by set, as reports/evaluate.json has them; the winner needs the fewest bits per byte.
+
+    The control may be missing, and scores that do not apply are null: their rows are left out.
+    """
     found = []
     for name, one in sets.items():
-        scores = {model: one[model] for model in MODELS}
+        scores = {model: one[model] for model in MODELS if model in one}
         rows = [
-            _row(metric, {model: scores[model][metric] for model in MODELS})
+            _row(metric, {model: own.get(metric) for model, own in scores.items()})
             for metric in sorted(scores["base"], key=lambda metric: (metric not in LESS_IS_BETTER, metric))
+            if any(own.get(metric) is not None for own in scores.values())
         ]
-        bits = {model: scores[model]["bits_per_byte"] for model in MODELS}
+        bits = {model: own["bits_per_byte"] for model, own in scores.items()}
         found.append(SetScores(name, one["fingerprint"], bits, rows, _best(bits, less=True), _sentence(bits)))
     return found
 
 
-def _row(metric: str, values: dict[str, float]) -> Row:
+def _row(metric: str, values: dict[str, float | None]) -> Row:
     less = metric in LESS_IS_BETTER
-    return Row(metric, less, values, _best(values, less))
+    known = {model: value for model, value in values.items() if value is not None}
+    return Row(metric, less, values, _best(known, less))
 
 
 def _best(values: Mapping[str, float], less: bool) -> str | None:
@@ -70,7 +75,7 @@ def _best(values: Mapping[str, float], less: bool) -> str | None:
     True
     """
     ranked = sorted(values, key=lambda model: values[model] if less else -values[model])
-    return None if f"{values[ranked[0]]:.3f}" == f"{values[ranked[1]]:.3f}" else ranked[0]
+    return None if len({f"{values[model]:.3f}" for model in ranked[:2]}) < 2 else ranked[0]
 
 
 def _sentence(bits: Mapping[str, float]) -> str:
@@ -81,7 +86,7 @@ def _sentence(bits: Mapping[str, float]) -> str:
     >>> _sentence({"base": 2.5, "adapted": 2.0, "control": 2.0})
     'A draw: the adapter and the control both need 2.000 bits per byte.'
     """
-    first, *rest = sorted(MODELS, key=lambda model: bits[model])
+    first, *rest = sorted(bits, key=lambda model: bits[model])
     if _best(bits, less=True) is None:
         return f"A draw: the {NAMES[first]} and the {NAMES[rest[0]]} both need {bits[first]:.3f} bits per byte."
     others = " and ".join(
@@ -95,14 +100,15 @@ def headline(found: Sequence[SetScores]) -> str:
     """Who is ahead over all sets, the adapter or its control, and who needs the fewest bits per byte where."""
     if not found:
         return "No model was evaluated yet."
-    duels = [_best({model: one.bits[model] for model in ("adapted", "control")}, less=True) for one in found]
-    adapter, control = duels.count("adapted"), duels.count("control")
+    rival = "control" if all("control" in one.bits for one in found) else "base"
+    duels = [_best({model: one.bits[model] for model in ("adapted", rival)}, less=True) for one in found]
+    adapter, control = duels.count("adapted"), duels.count(rival)
     if adapter == control:
-        duel = f"Adapter and control are level, {adapter} sets each."
+        duel = f"Adapter and {rival} are level, {adapter} sets each."
     elif adapter > control:
-        duel = f"The adapter beats the control, {adapter} sets to {control}."
+        duel = f"The adapter beats the {rival}, {adapter} sets to {control}."
     else:
-        duel = f"The control beats the adapter, {control} sets to {adapter}."
+        duel = f"The {rival} beats the adapter, {control} sets to {adapter}."
     wins = {
         NAMES[model]: [one.name for one in found if one.winner == model] for model in ("adapted", "control", "base")
     }
@@ -112,6 +118,21 @@ def headline(found: Sequence[SetScores]) -> str:
     worse = [one.name for one in found if one.bits["adapted"] >= one.bits["base"]]
     lesson = f" The adapter is no better than the base it was trained on: {_listed(worse)}." if worse else ""
     return f"{duel} Fewest bits per byte: {', '.join(best)}.{lesson}"
+
+
+def forgetting_sentence(forgetting: Mapping[str, Mapping[str, float]]) -> str | None:
+    """What adapting cost on text far from the domain; None where no such set was scored.
+
+    >>> forgetting_sentence({"general": {"bits_per_byte": 0.25, "perplexity_before": 40.0, "perplexity_after": 44.0}})
+    'Forgetting: on general the adapter needs 0.250 bits per byte more than the base (perplexity 40, then 44).'
+    """
+    costs = [
+        f"on {name} the adapter needs {abs(one['bits_per_byte']):.3f} bits per byte "
+        f"{'more' if one['bits_per_byte'] > 0 else 'less'} than the base "
+        f"(perplexity {one['perplexity_before']:.4g}, then {one['perplexity_after']:.4g})"
+        for name, one in forgetting.items()
+    ]
+    return f"Forgetting: {'; '.join(costs)}." if costs else None
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from corpus.report.funnel import DECIDING, check_whole_graph, drops, funnel
 from corpus.report.histograms import histograms
 from corpus.report.page import render
 from corpus.report.samples import dropped_samples
-from corpus.report.scores import NAMES, generated_samples, headline, loss_chart, set_scores
+from corpus.report.scores import NAMES, forgetting_sentence, generated_samples, headline, loss_chart, set_scores
 from corpus.report.tally import tally
 from corpus.report.topics import topic_tables
 from corpus.stage import Metrics, Run, link, write_plot
@@ -88,7 +88,8 @@ def context(
         "rows": rows,
         "headline": headline(sets),
         "sets": sets,
-        "names": NAMES,
+        "names": {model: name for model, name in NAMES.items() if not sets or model in sets[0].bits},
+        "forgetting": forgetting_sentence(metrics.get("evaluate", {}).get("forgetting", {})),
         "widest": max((max(one.bits.values()) for one in sets), default=1.0),
         "funnel": funnel(metrics),
         "drops": drops(metrics),

@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 
 from corpus.errors import UserError
-from corpus.report.scores import headline, set_scores
+from corpus.report.scores import MODELS, forgetting_sentence, headline, set_scores
+
+SHOWN = {
+    "bits_per_byte": "bits per byte, less is better",
+    "accuracy": "accuracy of labels",
+    "majority_accuracy": "of the most frequent label",
+    "macro_f1": "macro F1 of labels",
+}
 
 
 def verdict(reports: Path) -> str:
@@ -17,12 +24,20 @@ def verdict(reports: Path) -> str:
     scores = reports / "evaluate.json"
     if not scores.exists():
         raise UserError(f"{scores} does not exist: `dvc repro` builds it")
-    sets = json.loads(scores.read_text("utf-8"))["sets"]
-    lines = [f"{'bits per byte, less is better':<30}{'base':>9}{'adapted':>9}{'control':>9}"]
-    for name, by_model in sets.items():
-        figures = [by_model[model]["bits_per_byte"] for model in ("base", "adapted", "control")]
-        lines.append(f"{name:<30}" + "".join(f"{figure:>9.3f}" for figure in figures))
-    lines.append("The adapter was trained on the curated corpus, the control on as much of the unfiltered one.")
+    lines: list[str] = []
+    metrics = json.loads(scores.read_text("utf-8"))
+    sets = metrics["sets"]
+    models = [model for model in MODELS if all(model in by_model for by_model in sets.values())]
+    for score, meaning in SHOWN.items():
+        rows = {name: [by_model[model].get(score) for model in models] for name, by_model in sets.items()}
+        rows = {name: figures for name, figures in rows.items() if None not in figures}
+        if rows:
+            lines.append(f"{meaning:<30}" + "".join(f"{model:>9}" for model in models))
+            lines += [f"{name:<30}" + "".join(f"{figure:>9.3f}" for figure in rows[name]) for name in rows]
+    if "control" in models:
+        lines.append("The adapter was trained on the curated corpus, the control on as much of the unfiltered one.")
     lines.append(headline(set_scores(sets)))
+    if forgotten := forgetting_sentence(metrics.get("forgetting", {})):
+        lines.append(forgotten)
     lines.append(f"report: {reports / 'index.html'}    scores: {scores}")
     return "\n".join(lines)

@@ -226,7 +226,9 @@ def _write_training(folder: Path) -> None:
         for name, (base, adapted, control) in sets.items()
     }
     rows = {"in": 24, "generated": 0, "kept": 24, "dropped": 0}
-    write_report(folder / "reports", "evaluate", {"rows": rows, "dropped_by_reason": {}, "sets": evaluated})
+    cost = {"pinned-general-en": {"bits_per_byte": 0.125, "perplexity_before": 40.0, "perplexity_after": 44.5}}
+    scored = {"rows": rows, "dropped_by_reason": {}, "sets": evaluated, "forgetting": cost}
+    write_report(folder / "reports", "evaluate", scored)
     (folder / "data" / "evaluate").mkdir()
     samples = [
         {"set": name, "id": f"{name}-1", "prompt": HOSTILE[0], "reference": "keeps every version", "base": HOSTILE[1]}

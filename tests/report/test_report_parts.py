@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from corpus.report.page import anchor, percent
 from corpus.report.plots_template import main, write_plots_page
 from corpus.report.scores import headline, loss_chart, set_scores
 from corpus.report.tally import scale_of
+from corpus.report.verdict import verdict
 
 ANY_SIGNAL = st.sampled_from(["n_chars", "ppl", "mattr", "noise_ratio", "mean_word_length", "fluency_gain"])
 
@@ -99,6 +101,40 @@ def test_headlines_say_who_won() -> None:
     assert headline(set_scores({"a": scores(3, 2, 2)})) == (
         "Adapter and control are level, 0 sets each. Fewest bits per byte: a draw on a."
     )
+
+
+def test_scores_without_a_control_and_those_that_do_not_apply() -> None:
+    one = scores(3, 1, 2)
+    del one["control"]
+    for model, accuracy in (("base", 0.5), ("adapted", 0.75)):
+        one[model] |= {"accuracy": accuracy, "bleu": None}  # type: ignore[operator]
+    [found] = set_scores({"a": one})
+    assert [(row.metric, list(row.values), row.best) for row in found.rows] == [
+        ("bits_per_byte", ["base", "adapted"], "adapted"),
+        ("perplexity", ["base", "adapted"], "adapted"),
+        ("accuracy", ["base", "adapted"], "adapted"),
+    ]
+    assert found.sentence == "The adapter wins: 1.000 bits per byte, 66.7 % fewer than the base (3.000)."
+    assert headline([found]) == "The adapter beats the base, 1 sets to 0. Fewest bits per byte: the adapter on a."
+
+
+def test_the_verdict_shows_labels_and_forgetting(tmp_path: Path) -> None:
+    one = scores(3, 1, 2)
+    for model in ("base", "adapted", "control"):
+        one[model] |= {"accuracy": 0.625, "macro_f1": None}  # type: ignore[operator]
+    cost = {"bits_per_byte": -0.5, "perplexity_before": 9.0, "perplexity_after": 8.0}
+    metrics = {"sets": {"a": one, "general": scores(2, 1, 1)}, "forgetting": {"general": cost}}
+    (tmp_path / "evaluate.json").write_text(json.dumps(metrics))
+    lines = verdict(tmp_path).splitlines()
+    assert lines[0].split()[-3:] == ["base", "adapted", "control"]
+    assert lines[3].startswith("accuracy of labels") and lines[4].split() == ["a", "0.625", "0.625", "0.625"]
+    assert "Forgetting: on general the adapter needs 0.500 bits per byte less than the base" in lines[-2]
+    del one["control"]
+    (tmp_path / "evaluate.json").write_text(json.dumps({"sets": {"a": one}}))
+    assert verdict(tmp_path).splitlines()[:2] == [
+        f"{'bits per byte, less is better':<30}{'base':>9}{'adapted':>9}",
+        f"{'a':<30}{3:>9.3f}{1:>9.3f}",
+    ]
 
 
 def test_a_loss_log_without_validation_is_drawn(tmp_path: Path) -> None:

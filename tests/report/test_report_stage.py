@@ -129,6 +129,10 @@ def test_the_winner_is_named_also_where_it_is_the_control(whole: tuple[Path, str
     texts = "".join(Page(whole[1]).texts)
     assert "The adapter beats the control, 2 sets to 1." in texts
     assert "the adapter on pinned-en and test-en, the control on pinned-zh." in texts
+    assert (
+        "on pinned-general-en the adapter needs 0.125 bits per byte more than the base (perplexity 40, then 44.5)"
+        in texts
+    )
     assert "The control wins: 1.800 bits per byte, 5.3 % fewer than the adapter (1.900)" in texts
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import hashlib
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,37 +17,34 @@ import pytest
 from datasets import load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_project import MESSAGE, again, built, dialogue, make_run, write_sources
+from test_train_encode import FORGETFUL, PLAIN, REVIEWS
+from tiny_project import MESSAGE, again, dialogue, make_run, with_base, write_sources
+from transformers import AutoTokenizer
 
 import train.pack
 from corpus.documents import to_arrow, write_table
 from corpus.errors import UserError
 from corpus.params import Pack
-from corpus.stage import execute
-from train.base import CHAT_TEMPLATE
+from corpus.stage import Run, execute
+from train.cli import main
+from train.encode import Piece
 from train.models import IGNORED
-from train.pack import (
-    Piece,
-    UnfitError,
-    best_fit,
-    copies,
-    encode_dialogue,
-    first_tokens,
-    held_out_ids,
-    pack_rows,
-    read_shard,
-)
+from train.pack import best_fit, first_tokens, pack_rows, tokens_by_language
+from train.shards import copies, read_shard
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(tmp_path_factory.getbasetemp())
+    """The base from the project that all tests share, and packs of this module's own."""
+    project = tmp_path_factory.mktemp("pack")
+    write_sources(project)
+    shutil.copytree(with_base(tmp_path_factory.getbasetemp()) / "data" / "base", project / "data" / "base")
+    execute(train.pack, make_run("pack", project))
+    return project
 
 
 @pytest.fixture(scope="module")
-def tokenizer(project: Path):
-    from transformers import AutoTokenizer
-
+def tokenizer(project: Path) -> Any:
     return AutoTokenizer.from_pretrained(project / "data" / "base")
 
 
@@ -77,12 +75,14 @@ def test_best_fit_is_best_fit(sizes: list[int]):
 
 @given(st.lists(st.integers(1, 16), min_size=1, max_size=30))
 def test_rows_hold_each_piece_whole_and_padding_that_teaches_nothing(sizes: list[int]):
-    pieces = [Piece(str(n), np.full(size, n, np.int32), np.full(size, n, np.int32)) for n, size in enumerate(sizes)]
+    pieces = [Piece(str(n), "en", np.full(size, n, np.int32), np.arange(size) > 0) for n, size in enumerate(sizes)]
     found = {}
-    for row in pack_rows(pieces, 16, padding=99).to_pylist():
+    rows = [[pieces[number] for number in members] for members in best_fit(sizes, 16)]
+    for row in pack_rows(rows, 16, padding=99).to_pylist():
         at = 0
         for document, size in zip(row["document_ids"], row["document_lengths"], strict=True):
-            assert set(row["input_ids"][at : at + size]) == {int(document)} == set(row["labels"][at : at + size])
+            assert set(row["input_ids"][at : at + size]) == {int(document)}
+            assert row["labels"][at : at + size] == [IGNORED] + [int(document)] * (size - 1)
             assert row["position_ids"][at : at + size] == list(range(size))
             found[int(document)] = size
             at += size
@@ -110,46 +110,6 @@ def test_the_packs_hold_the_shards(project: Path, tokenizer):
                 ids = tokenizer("<|bos|>" + documents[document].text + "<|eos|>", add_special_tokens=False)["input_ids"]
                 cut = len(ids) - 1 if len(ids) % 64 == 1 else len(ids)  # a token alone teaches nothing
                 assert [token for piece in in_order for token in piece] == ids[:cut]
-
-
-PLAIN = (  # as most models have it: no mark of the answers, white space after each turn, and a system prompt of its own
-    "{% if messages[0].role != 'system' %}{{ '<|bos|>system\nHelp.<|eos|>\n' }}{% endif %}"
-    "{% for message in messages %}"
-    "{% if loop.index0 % 2 != (message.role == 'assistant') %}{{ raise_exception('roles must alternate') }}{% endif %}"
-    "{{ '<|bos|>' + message.role + '\n' + message.content | trim + '<|eos|>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|bos|>assistant\n' }}{% endif %}"
-)
-FORGETFUL = "{% for message in messages[-2:] %}{{ message.content }}{% endfor %}"  # earlier turns are not in it
-
-
-def with_template(tokenizer, template: str):
-    other = copy.deepcopy(tokenizer)
-    other.chat_template = template
-    return other
-
-
-@pytest.mark.parametrize("template", [CHAT_TEMPLATE, PLAIN])
-def test_of_a_dialogue_only_the_answer_is_learned(tokenizer, template: str):
-    messages = [*dialogue(1), *dialogue(2)]
-    tokens, labels = encode_dialogue(with_template(tokenizer, template), messages)
-    learned = tokenizer.decode(tokens[labels != IGNORED])
-    assert learned == "".join(messages[n]["content"] + "<|eos|>\n" for n in (1, 3))
-    assert (labels[labels != IGNORED] == tokens[labels != IGNORED]).all()
-    assert ("Help." in tokenizer.decode(tokens)) == (template == PLAIN)
-
-
-def test_dialogues_that_teach_nothing_have_a_reason(tokenizer):
-    two = [*dialogue(1), *dialogue(2)]
-    for template, messages, reason in (
-        (CHAT_TEMPLATE, two[:1], "pack.no_answer"),
-        (CHAT_TEMPLATE, two[1:2], "pack.no_answer"),
-        (PLAIN, two[1:], "pack.template"),
-        (FORGETFUL, two, "pack.template"),
-        ("{{ 1 + 'a' }}", two, "pack.template"),
-    ):
-        with pytest.raises(UnfitError, match=reason):
-            encode_dialogue(with_template(tokenizer, template), messages)
 
 
 def add_to_train(project: Path, *dialogues: list[dict[str, str]]) -> None:
@@ -198,7 +158,7 @@ def test_the_bytes_are_the_same_elsewhere_and_with_other_hash_seeds(project: Pat
 def test_golden_pack(project: Path):
     rows = [row for name in ("train", "control") for row in load_from_disk(str(project / "data" / "pack" / name))]
     digest = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
-    assert digest == "37db75b392c4e4a2", "meant? then raise VERSION in train/pack.py and put this digest here"
+    assert (train.pack.VERSION, digest) == (3, "37db75b392c4e4a2"), "meant? then raise VERSION and put both here"
 
 
 def test_the_control_is_as_long_as_train_and_has_seen_nothing_held_out(project: Path):
@@ -215,34 +175,16 @@ def test_the_control_is_as_long_as_train_and_has_seen_nothing_held_out(project: 
 
 def test_the_first_tokens_of_each_language_are_taken():
     languages = {"a": "en", "b": "zh-Hans", "c": "en", "d": "de"}
-    pieces = [Piece(document, np.arange(10, dtype=np.int32), np.arange(10, dtype=np.int32)) for document in "abcd"]
-    pieces[2].labels[:7] = IGNORED  # the beginning of a question
+    pieces = [Piece(name, lang, np.arange(10, dtype=np.int32), np.ones(10, bool)) for name, lang in languages.items()]
+    pieces[2].learned[:7] = False  # the beginning of a question
 
     def taken(**tokens: int) -> list[tuple[str, int]]:
-        chosen = first_tokens(pieces, {name.replace("_", "-"): n for name, n in tokens.items()}, languages)
+        chosen = first_tokens(pieces, {name.replace("_", "-"): n for name, n in tokens.items()})
         return [(piece.document, len(piece.tokens)) for piece in chosen]
 
     assert taken(en=18, zh_Hans=99) == [("a", 10), ("b", 10), ("c", 8)]
     assert taken(en=16, zh_Hans=3) == [("a", 10), ("b", 3)]  # six tokens of the question would teach nothing
-
-
-def test_copies_of_held_out_documents_are_held_out(tmp_path: Path):
-    write_sources(tmp_path)
-    folder = tmp_path / "data" / "dedup"
-    (folder / "edges").mkdir(parents=True)
-    of = {"en-05": "en-11", "en-11": "en-03", "en-17": "en-00"}  # en-03 is in validation, en-00 in train
-    write_table(to_arrow(pl.DataFrame({"id": [*of], "duplicate_of": [*of.values()]})), folder / "part-a.parquet")
-    edges = pl.DataFrame({"id_a": ["en-04", "en-00"], "id_b": ["en-06", "en-01"], "similarity": [0.5, 0.5]})
-    write_table(to_arrow(edges), folder / "edges" / "part-00000.parquet")
-    held_out = held_out_ids(make_run("pack", tmp_path))
-    assert {"en-03", "en-05", "en-11", "en-04", "en-06"} <= held_out
-    assert not held_out & {"en-17", "en-00", "en-01"}
-
-
-def test_chunks_of_a_document_come_together_again(tmp_path: Path):
-    rows = {"id": ["b", "a", "b"], "text": ["two", "alone", "one "], "chunk": [1, 0, 0], "lang": ["en"] * 3}
-    write_table(to_arrow(pl.DataFrame(rows)), tmp_path / "part-00000.parquet")
-    assert [(d.id, d.text) for d in read_shard(tmp_path)] == [("a", "alone"), ("b", "one two")]
+    assert tokens_by_language(pieces) == {"en": 20, "zh-Hans": 10, "de": 10}
 
 
 def test_the_mixture_repeats_and_leaves_out_with_a_reason(project: Path, tmp_path: Path):
@@ -264,7 +206,7 @@ def test_refusals(project: Path, tmp_path: Path):
         execute(train.pack, make_run("pack", tmp_path))
     shutil.copytree(project / "data" / "base", tmp_path / "data" / "base")
     (tmp_path / "data" / "shard" / "train" / "part-00000.parquet").unlink()
-    with pytest.raises(UserError, match="holds no document to train on"):
+    with pytest.raises(UserError, match="holds nothing to learn: no document"):
         execute(train.pack, make_run("pack", tmp_path))
 
 
@@ -274,3 +216,145 @@ def test_a_corpus_without_validation_is_packed(project: Path, tmp_path: Path):
     (tmp_path / "data" / "shard" / "validation" / "part-00000.parquet").unlink()
     assert execute(train.pack, make_run("pack", tmp_path))["validation"]["rows"] == 0
     assert len(load_from_disk(str(tmp_path / "data" / "pack" / "validation"))) == 0
+
+
+# ---- documents from outside the graph, tasks and general data --------------------------------------------------------
+
+
+def write_lines(path: Path, *rows: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def texts(first: int, number: int, **columns: str) -> list[dict[str, Any]]:
+    return [{"text": f"the name of file {n} is read and closed", **columns} for n in range(first, first + number)]
+
+
+def outside(project: Path, tmp_path: Path, source: Path, *overrides: str) -> Run:
+    """A run as `train pack --input SOURCE --output …` in the project's folder makes it."""
+    run = make_run("pack", project, tmp_path / "out", *overrides)
+    return dataclasses.replace(run, inputs=(source,), reports=None)
+
+
+def test_any_file_is_packed_without_the_graph(project: Path, tmp_path: Path):
+    rows = [*texts(0, 6), {"instruction": "Open it", "output": "by its name"}, {"id": "bad"}, {"text": "  "}]
+    metrics = execute(train.pack, outside(project, tmp_path, write_lines(tmp_path / "own.jsonl", *rows)))
+    assert metrics["rows"] == {"in": 9, "generated": 0, "kept": 7, "dropped": 2}
+    assert metrics["dropped_by_reason"] == {"pack.error.text": 1, "pack.no_answer": 1}
+    assert metrics["train"]["documents"] == 7 and metrics["train"]["dialogues"] == 1 and "control" not in metrics
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["train", "validation"]
+    dropped = pl.read_parquet(tmp_path / "out" / "dropped.parquet")
+    assert dropped["detail"].str.starts_with("own.jsonl:8: text is missing").to_list() == [True, False]
+    limited = dataclasses.replace(outside(project, tmp_path / "few", tmp_path / "own.jsonl"), limit=3)
+    assert execute(train.pack, limited)["rows"]["in"] == 3
+
+
+def test_the_command_packs_a_folder_of_shards(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for name, first in (("train", 0), ("validation", 10), ("test", 20)):
+        write_lines(tmp_path / "shards" / name / "rows.jsonl", *texts(first, 5))
+    monkeypatch.chdir(project)
+    options = ["--input", str(tmp_path / "shards"), "--output", str(tmp_path / "packs"), "--set", "pack.length=32"]
+    assert main(["pack", *options]) == 0
+    assert "pack: 10 in, 10 kept, 0 dropped" in capsys.readouterr().out
+    assert load_from_disk(str(tmp_path / "packs" / "validation")).num_rows > 0
+    assert main(["pack", *options, "--input", str(tmp_path / "shards"), str(tmp_path / "more")]) == 2
+    assert "one --input" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["validation", "test"])
+def test_what_is_judged_on_must_not_stand_in_train(project: Path, tmp_path: Path, place: str):
+    write_lines(tmp_path / "in" / "train.jsonl", *({"id": n, **row} for n, row in enumerate(texts(0, 9))))
+    spaced = {"id": "other", "text": texts(3, 1)[0]["text"].replace(" ", "\n ")}
+    shared = write_lines(tmp_path / "in" / f"{place}.jsonl", *texts(50, 3), spaced, {"id": 5, "text": "another text"})
+    with pytest.raises(UserError, match=r"^train: 2 documents also stand in validation or test.*: 3, 5$"):
+        execute(train.pack, outside(project, tmp_path, tmp_path / "in"))
+    write_lines(shared, *({"id": n, "text": f"{n}"} for n in range(9)))
+    with pytest.raises(UserError, match=r"^train: 9 documents .*: 0, 1, 2, 3, 4, …$"):
+        execute(train.pack, outside(project, tmp_path, tmp_path / "in"))
+    write_lines(tmp_path / "in" / "train.jsonl", *texts(80, 3))
+    mixed = f"finetune.mix={{wiki: {{path: {shared}, weight: 0.5}}}}"
+    with pytest.raises(UserError, match=r"^mix/wiki: 9 documents also stand in validation or test"):
+        execute(train.pack, outside(project, tmp_path, tmp_path / "in", mixed))
+    assert not (tmp_path / "out").exists()
+
+
+def test_general_data_is_packed_with_its_lineage(project: Path, tmp_path: Path):
+    source = write_lines(tmp_path / "wiki.jsonl", *texts(0, 8, lang="en"), {"id": "bad"})
+
+    def packed(name: str, *overrides: str) -> dict[str, Any]:
+        mixed = f"finetune.mix={{wiki: {{path: {source}, weight: 0.1}}}}"
+        return execute(train.pack, again(make_run("pack", project, None, mixed, *overrides), tmp_path / name))
+
+    plain, mixture = packed("plain"), packed("mixture", "pack.mixture={en: 0}")
+    wiki = plain["mix"]["wiki"]
+    assert wiki == mixture["mix"]["wiki"]  # its part of the rows is its weight, not pack.mixture's
+    assert wiki["path"] == str(source) and wiki["documents"] == 8
+    assert wiki["dropped_by_reason"] == {"pack.error.text": 1}
+    rows = load_from_disk(str(tmp_path / "plain" / "mix" / "wiki"))
+    assert len(rows) == wiki["rows"] and sum(map(sum, rows["document_lengths"])) == wiki["tokens"]
+    assert plain["rows"] == {"in": 27, "generated": 0, "kept": 27, "dropped": 0}
+    write_lines(source, *texts(1, 8, lang="en"))
+    assert packed("changed")["mix"]["wiki"]["fingerprint"] != wiki["fingerprint"]
+    write_lines(source, {"id": "bad"})
+    with pytest.raises(UserError, match=r"wiki\.jsonl holds nothing to learn: \{'pack.error.text': 1\}"):
+        packed("empty")
+
+
+def test_tasks_are_packed_and_labels_without_an_answer_dropped(project: Path, tmp_path: Path):
+    (tmp_path / "reviews.yaml").write_text(REVIEWS, "utf-8")
+    rows = [{"text": f"很好 {n}", "label": n % 3, "source": "reviews"} for n in range(9)]
+    source = write_lines(tmp_path / "reviews.jsonl", *rows, *texts(0, 2))
+    run = outside(project, tmp_path, source, f"pack.templates=[{tmp_path / 'reviews.yaml'}]", "pack.length=32")
+    metrics = execute(train.pack, run)
+    assert metrics["dropped_by_reason"] == {"pack.template": 3} and metrics["rows"]["kept"] == 8
+    assert metrics["train"]["templates"] == {str(tmp_path / "reviews.yaml"): 6}
+    answers = []
+    tokenizer = AutoTokenizer.from_pretrained(project / "data" / "base")
+    for row in load_from_disk(str(tmp_path / "out" / "train")):
+        learned = [label for label in row["labels"] if label != IGNORED]
+        answers += [answer for answer in ("好评", "差评") for _ in range(tokenizer.decode(learned).count(answer))]
+    assert sorted(answers) == ["好评"] * 3 + ["差评"] * 3
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (FORGETFUL, "shows no answer in any of them"),
+        ("{{ messages[0].content }}", "shows no answer in any of them"),
+        (
+            "{% if not add_generation_prompt %}{{ messages[-1].content }}{% endif %}",
+            "shows nothing but answers in them",
+        ),
+    ],
+)
+def test_a_chat_template_that_hides_or_is_all_answer_is_named(project: Path, tmp_path: Path, template: str, said: str):
+    source = write_lines(tmp_path / "in.jsonl", *({"messages": [*dialogue(n), *dialogue(n + 1)][:4]} for n in range(3)))
+    if "[-1]" in template:
+        source = write_lines(tmp_path / "in.jsonl", *({"messages": dialogue(n)} for n in range(3)))
+    path = tmp_path / "chat.jinja"
+    path.write_text(template)
+    with pytest.raises(UserError, match=rf"pack\.chat_template {path}, of 3 dialogues, {said}"):
+        execute(train.pack, outside(project, tmp_path, source, f"pack.chat_template={path}"))
+    base = shutil.copytree(project / "data" / "base", tmp_path / "data" / "base")
+    (base / "chat_template.jinja").write_text(template)
+    run = dataclasses.replace(outside(project, tmp_path, source), data=tmp_path / "data")
+    with pytest.raises(UserError, match=f"the template of tiny, of 3 dialogues, {said}"):
+        execute(train.pack, run)
+    everything = dataclasses.replace(outside(project, tmp_path, source, "pack.loss_on=all"), data=tmp_path / "data")
+    assert execute(train.pack, everything)["rows"]["kept"] == 3  # then a template may show what it likes
+
+
+@pytest.mark.parametrize(("removed", "padding"), [(["pad_token"], "<|eos|>"), (["pad_token", "eos_token"], None)])
+def test_a_tokenizer_without_padding(project: Path, tmp_path: Path, removed: list[str], padding: str | None):
+    base = shutil.copytree(project / "data" / "base", tmp_path / "data" / "base")
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in removed}))
+    source = write_lines(tmp_path / "in.jsonl", *texts(0, 3))
+    execute(train.pack, dataclasses.replace(outside(project, tmp_path, source), data=tmp_path / "data"))
+    last = load_from_disk(str(tmp_path / "out" / "train"))[-1]
+    used = sum(last["document_lengths"])
+    expected = AutoTokenizer.from_pretrained(base).convert_tokens_to_ids(padding) if padding else 0
+    assert set(last["input_ids"][used:]) == {expected} and set(last["labels"][used:]) == {IGNORED}

@@ -1,0 +1,291 @@
+"""From documents to tokens, and which of them are learned: texts, dialogues by a chat template, tasks by templates."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from corpus.errors import UserError
+from corpus.params import Pack
+from train.models import first_line, load_tokenizer
+from train.shards import Document, Dropped, Messages, Tally, hashed
+
+TOKENIZER_BATCH = 256  # documents; of no more the text is held
+COLUMNS = ("id", "text", "lang", "label", "source", "title")  # what templates may ask for, where it is not null
+RENDERING_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)  # of Jinja code
+
+Segment = tuple[str, bool | list[tuple[int, int]]]  # a string to tokenise alone; if it is learned, or which characters
+
+
+class UnfitError(Exception):
+    """A document of which nothing can be learned: the reason, and what led to it."""
+
+
+class Piece(NamedTuple):
+    """A document's tokens, or as many of them as go into one row."""
+
+    document: str
+    lang: str
+    tokens: np.ndarray  # int32
+    learned: np.ndarray  # bool; never the first, since the token before it in the row is another document's
+
+
+# ---- templates -------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _compiled(source: str) -> Any:
+    return _jinja().from_string(source)
+
+
+@functools.cache
+def _jinja() -> Any:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _checked(source: str) -> str:
+    from jinja2 import TemplateSyntaxError, meta
+
+    try:
+        unknown = meta.find_undeclared_variables(_jinja().parse(source)) - {*COLUMNS, "answers"}
+    except TemplateSyntaxError as error:
+        raise ValueError(f"no Jinja, line {error.lineno}: {error.message}") from None
+    if unknown:
+        raise ValueError(f"unknown {', '.join(sorted(unknown))}: there are {', '.join(COLUMNS)} and answers")
+    return source
+
+
+Jinja = Annotated[str, Field(min_length=1), AfterValidator(_checked)]  # of COLUMNS and `answers`
+
+
+class Template(BaseModel):
+    """How documents of one task are asked about and answered, as a YAML file says it."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+    applies_to: dict[Literal["id", "lang", "label", "source", "title"], str] = {}  # columns that must be equal
+    answers: dict[str, str] = {}  # by label: what the model is to say
+    prompt: Jinja
+    answer: Jinja
+    _name: str = ""  # its file, as params name it
+
+
+def read_templates(paths: Iterable[Path]) -> list[Template]:
+    """The templates in YAML files, in their order. Raises UserError naming the file and the key."""
+    templates = []
+    for path in paths:
+        try:
+            template = Template.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise UserError(f"pack.templates: {path} cannot be read as YAML ({said})") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"] if part != "[key]") or "the file"
+            said = f"{key}: {first['msg'].removeprefix('Value error, ')}"
+            known = "prompt and answer, and may have applies_to and answers"
+            raise UserError(f"pack.templates: {path}: {said}; a template has {known}") from None
+        template._name = str(path)
+        templates.append(template)
+    return templates
+
+
+def template_of(templates: Sequence[Template], document: Document, seed: int) -> Template | None:
+    """The template that a document takes: of several that apply, one drawn by seed and id. Dialogues take none."""
+    fitting = [
+        template
+        for template in ([] if document.messages else templates)
+        if all(getattr(document, name) == value for name, value in template.applies_to.items())
+    ]
+    return fitting[int(hashed(seed, "template", document.id) * len(fitting))] if fitting else None
+
+
+def render(template: Template, document: Document) -> tuple[str, str]:
+    """The prompt about a document, and its answer.
+
+    Raises UnfitError where either is empty or needs what the document has not, such as a label or an answer to it.
+
+    >>> reviews = Template(prompt="Review: {{ text }}", answer="{{ answers[label] }}", answers={"1": "good"})
+    >>> render(reviews, Document("a", "Bravo!", label="1"))
+    ('Review: Bravo!', 'good')
+    """
+    from jinja2 import TemplateError
+
+    columns = {name: value for name in COLUMNS if (value := getattr(document, name)) is not None}
+    try:
+        prompt, answer = (
+            _compiled(source).render(columns, answers=template.answers) for source in (template.prompt, template.answer)
+        )
+    except (TemplateError, *RENDERING_ERRORS) as error:
+        raise UnfitError("pack.template", f"{template._name}: {first_line(error)}") from None
+    if not prompt.strip() or not answer.strip():
+        raise UnfitError("pack.template", f"{template._name}: the prompt or the answer is empty")
+    return prompt, answer
+
+
+# ---- dialogues -------------------------------------------------------------------------------------------------------
+
+
+def pack_tokenizer(base: Path, settings: Pack, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of the base, with pack.chat_template in place of its own. Raises UserError naming the key."""
+    tokenizer = load_tokenizer(base, "base.model", trust_remote_code=trust_remote_code)
+    if settings.chat_template is not None:
+        try:
+            tokenizer.chat_template = settings.chat_template.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"pack.chat_template: {settings.chat_template} cannot be read ({error})") from None
+    return tokenizer
+
+
+def render_dialogue(tokenizer: Any, messages: Messages, counts: Counter[str]) -> Segment:
+    """A dialogue as the chat template has it, and the ranges of it that the assistant answers.
+
+    An answer is what the dialogue up to it has more than the dialogue before it with the prompt to answer: so any chat
+    template will do that renders turn by turn. What the assistant says first of all answers nobody. Raises UnfitError
+    where there is no answer, or it cannot be found; counts the dialogues that have one as `answered`.
+    """
+    answers = [turn for turn, message in enumerate(messages) if turn and message["role"] == "assistant"]
+    if not answers:
+        raise UnfitError("pack.no_answer", "no assistant answers anybody")
+    counts["answered"] += 1
+    whole, ranges = _apply(tokenizer, messages), []
+    for turn in answers:
+        asked = _apply(tokenizer, messages[:turn], add_generation_prompt=True)
+        answered = _apply(tokenizer, messages[: turn + 1])
+        if not (answered.startswith(asked) and whole.startswith(answered)):
+            raise UnfitError("pack.template", f"message {turn + 1} changes what is rendered before it")
+        ranges.append((len(asked), len(answered)))
+    return whole, ranges
+
+
+def _apply(tokenizer: Any, messages: Messages, add_generation_prompt: bool = False) -> str:
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    except TemplateSyntaxError as error:
+        said = f"line {error.lineno}: {error.message}"
+        raise UserError(f"the chat template (pack.chat_template, else the model's own) is no Jinja: {said}") from None
+    except (TemplateError, *RENDERING_ERRORS) as error:  # it refuses the roles, or adds up what is not text
+        raise UnfitError("pack.template", first_line(error)) from None
+    return text
+
+
+def refuse_useless_template(counts: Mapping[str, int], settings: Pack, model: str) -> None:
+    """Raises UserError naming the chat template where it leaves all dialogues without labels, or with nothing else."""
+    labels, said = counts["dialogue_labels"], "shows no answer in any of them: nothing would be learned"
+    if labels == counts["dialogue_tokens"] > 0:
+        said = "shows nothing but answers in them: all would be learned, as if pack.loss_on were all"
+    if counts["answered"] and settings.loss_on == "answers" and labels in (0, counts["dialogue_tokens"]):
+        name = f"pack.chat_template {settings.chat_template}" if settings.chat_template else f"the template of {model}"
+        raise UserError(f"{name}, of {counts['answered']} dialogues, {said}; name another as pack.chat_template")
+
+
+# ---- tokens ----------------------------------------------------------------------------------------------------------
+
+
+def encode(
+    tokenizer: Any, documents: Iterable[Document], settings: Pack, templates: Sequence[Template], tally: Tally
+) -> Iterator[list[Piece]]:
+    """Each document as pieces of at most pack.length tokens, in their order, if only those that have a label.
+
+    Texts stand between the tokenizer's beginning and end marks, as do prompt and answer of a template; where there is a
+    chat template, these become a dialogue. Without it dialogues are their text. Texts are cut from their start on, all
+    with a prompt from their end: an answer keeps as much of the prompt's end before it as fits into the row.
+    """
+    start, end = ([[mark]] * (mark is not None) for mark in (tokenizer.bos_token_id, tokenizer.eos_token_id))
+    remaining = iter(documents)
+    while batch := list(itertools.islice(remaining, TOKENIZER_BATCH)):
+        rendered: list[tuple[Document, list[Segment], bool]] = []
+        for document in batch:
+            try:
+                rendered.append((document, *_segments(tokenizer, document, settings, templates, tally)))
+            except UnfitError as error:
+                tally.dropped.append(Dropped(document.id, *error.args))
+        encoded = iter(tokenise(tokenizer, [segment for _, segments, _ in rendered for segment in segments]))
+        for document, segments, marked in rendered:
+            tokens, learned = map(np.concatenate, zip(*itertools.islice(encoded, len(segments)), strict=True))
+            if marked:
+                tokens = np.concatenate([*start, tokens, *end], dtype=np.int32)
+                learned = np.pad(learned, (len(start), len(end)), constant_values=True)  # _cut forgets the first
+            else:
+                tally.counts.update(dialogue_tokens=len(tokens), dialogue_labels=int(learned.sum()))
+            pieces = _cut(document, tokens, learned, settings.length, from_end=len(segments) > 1 or not marked)
+            if pieces:
+                yield pieces
+            else:
+                tally.dropped.append(Dropped(document.id, "pack.no_answer", "no row of it has a label"))
+
+
+def _segments(
+    tokenizer: Any, document: Document, settings: Pack, templates: Sequence[Template], tally: Tally
+) -> tuple[list[Segment], bool]:
+    """What the tokenizer takes of a document, and whether its beginning and end marks go around that.
+
+    Raises UnfitError where nothing of the document can be learned.
+    """
+    template, messages = template_of(templates, document, settings.seed), document.messages
+    everything = settings.loss_on == "all"
+    tally.counts["dialogues"] += bool(messages)
+    if template is not None:
+        prompt, answer = render(template, document)
+        tally.templates[template._name] += 1
+        if not tokenizer.chat_template:
+            return [(prompt, everything), (answer, True)], True
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    if messages and tokenizer.chat_template and everything:
+        return [(_apply(tokenizer, messages), True)], False
+    if messages and tokenizer.chat_template:
+        return [render_dialogue(tokenizer, messages, tally.counts)], False
+    tally.counts["dialogues_as_text"] += bool(messages)
+    if not document.text.strip():
+        raise UnfitError("pack.no_answer", "it has no text")
+    return [(document.text, True)], True
+
+
+def tokenise(tokenizer: Any, segments: Sequence[Segment]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Tokens (int32) of each segment and which of them are learned (bool): those that begin in a learned range.
+
+    Raises UserError where that takes a tokenizer that knows where its tokens stand, and this one does not.
+    """
+    if not segments:
+        return []
+    encoded = tokenizer([text for text, _ in segments], add_special_tokens=False, verbose=False)
+    found = []
+    for number, (ids, (_, ranges)) in enumerate(zip(encoded["input_ids"], segments, strict=True)):
+        if isinstance(ranges, bool):
+            learned = np.full(len(ids), ranges)
+        elif encoded.encodings is None:
+            raise UserError("base.model: its tokenizer does not say where its tokens stand: add a tokenizer.json to it")
+        else:
+            starts = np.array([start for start, _ in encoded.encodings[number].offsets])
+            learned = np.any([(first <= starts) & (starts < last) for first, last in ranges], axis=0)
+        found.append((np.array(ids, np.int32), learned))
+    return found
+
+
+def _cut(document: Document, tokens: np.ndarray, learned: np.ndarray, length: int, from_end: bool) -> list[Piece]:
+    """The pieces of at most `length` tokens that have a label, full but for the last one, or from the end the first."""
+    first = len(tokens) % length if from_end else 0
+    bounds = sorted({0, *range(first, len(tokens), length), len(tokens)})
+    learned[bounds[:-1]] = False
+    cut = [(tokens[start:end], learned[start:end]) for start, end in itertools.pairwise(bounds)]
+    return [Piece(document.id, document.lang, *piece) for piece in cut if piece[1].any()]
