@@ -1,107 +1,129 @@
-"""Trains a LoRA adapter on the pack of the corpus, and a control with the same settings on unfiltered documents."""
+"""Fine-tunes the base on the pack of the corpus, and a control with the same settings on unfiltered documents."""
 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import json
 import math
+import os
+import resource
 import shutil
-import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from corpus.errors import UserError
+from corpus.errors import StageError, UserError
 from corpus.executor import run_tasks
 from corpus.params import Finetune
 from corpus.stage import Metrics, Run, count_rows, file_digest, write_plot
-from train.models import IGNORED, device, load_model, prepare_torch, share_cores
+from train import checkpoints
+from train.models import device, first_line, load_model, load_tokenizer, precision_of, prepare_torch, share_cores
 
 READS = ()
-VERSION = 2
+VERSION = 3
 
-PACKS = {"adapted": "train", "control": "control"}  # the adapters, and what each is trained on
+PACKS = {"adapted": "train", "control": "control"}  # the models, and what each is trained on
+COLUMNS = ["input_ids", "labels", "document_lengths", "document_ids"]  # of a pack; positions follow from the lengths
 VALIDATION_ROWS = 64  # drawn by finetune.seed, the same for both: enough to choose by, cheap enough to ask often
-PROBE = 8  # tokens of each of two documents that must not see each other
-PROBE_TOLERANCE = {"none": 1e-3, "nf4": 1e-3, "int8": 1e-2}  # of the largest logit; int8 rounds by what stands beside
-WHOLE = "whole.json"  # in a checkpoint written to its end: its files and their sizes, and whether training ended there
+CPU_TOKENS = 4_096  # at once on a CPU, where more costs memory and gains no speed
+BATCH = "batch.json"  # beside the checkpoints: how many rows at once memory was found to hold
 LOSSES = {"loss": "train", "eval_loss": "validation"}  # as the Trainer and as the plot call them
 LOGGED = ("step", "epoch", "loss", "grad_norm", "learning_rate", "eval_loss")  # no times: they change from run to run
+WATCHED = ("report_to", "profile")  # settings that the result does not depend on
+LORA_KEYS = {"rank": ["r"], "alpha": ["lora_alpha"], "dropout": ["lora_dropout"], "target_modules": ["target_modules"]}
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One adapter to train."""
+    """One model to train."""
 
     name: str
     pack: Path  # the packs' folder
     base: Path
     base_name: str  # what its adapter_config.json calls the base
+    trust_remote_code: bool
     checkpoints: Path
     settings: Finetune
     threads: int
+    reports: Path  # what can be watched goes here
 
     def __str__(self) -> str:
-        return f"the {self.name} adapter"
+        return f"the {self.name} model"
 
 
 def run(run: Run) -> Metrics:
-    """Write the adapter into the output and the control into its folder `control`, with the log and the curves.
+    """Write the adapter (or model) into the output and the control into its folder `control`, with log and curves.
 
-    log.jsonl has a line an event: adapter, step and what of LOGGED there was; the plot `loss` has step and, in nats per
-    token, adapted_train, adapted_validation, control_train, control_validation. --input names another folder of packs.
+    The control is trained where there is a pack for it. log.jsonl has a line an event: adapter, step and what of LOGGED
+    there was; the plot `loss` has step and, in nats per label, adapted_train, adapted_validation and the control's.
+    --input names another folder of packs. Under torchrun the first process runs this, and the others `follow`.
     """
-    pack, base, settings = run.inputs[0] if run.inputs else run.folder("pack"), run.folder("base"), run.params.finetune
-    documents = {name: _count_documents(pack / folder) for name, folder in PACKS.items()}
-    model = run.params.base.model
-    base_name = "data/base" if model is None or Path(model).is_dir() else model
-    key = _key(pack, base, base_name, settings)
-    checkpoints = run.home / "checkpoints" / key
-    at_once, threads = share_cores(base, len(PACKS), run.workers)
-    tasks = [Task(name, pack, base, base_name, checkpoints / name, settings, threads) for name in PACKS]
+    tasks, at_once = _tasks(run)
     results = {task.name: result for task, result in run_tasks(train_adapter, tasks, at_once)}
-    shutil.copytree(checkpoints / "adapted" / "finished", run.output, dirs_exist_ok=True)
-    shutil.copytree(checkpoints / "control" / "finished", run.output / "control")
-    _write_logs(run, {name: results[name].pop("log") for name in PACKS})
-    shutil.rmtree(checkpoints)
-    return count_rows(rows_in=documents["adapted"], dropped={}) | {
-        name: results[name] | {"documents": documents[name]} for name in PACKS
-    }
+    for task in tasks:
+        target = run.output if task.name == "adapted" else run.output / task.name
+        shutil.copytree(task.checkpoints / "finished", target, dirs_exist_ok=True)
+    logs = {task.name: results[task.name].pop("log") for task in tasks}
+    _write_logs(run, logs)
+    if "dvclive" in run.params.finetune.report_to:
+        from train.tracking import write_live
+
+        for task in tasks:
+            write_live(task.reports / "dvclive" / task.name, logs[task.name])
+    checkpoints.discard(tasks[0].checkpoints.parent)
+    timing = {name: result.pop("timing") for name, result in results.items()}
+    return count_rows(rows_in=results["adapted"]["documents"], dropped={}) | results | {"timing": timing}
 
 
-def _count_documents(folder: Path) -> int:
-    rows = load_pack(folder)
-    if not len(rows):
-        raise UserError(f"{folder} holds no row to train on: `train pack` says in reports/pack.json what it found")
-    return len({document for ids in rows["document_ids"] for document in ids})
+def follow(run: Run) -> None:
+    """Train along with the process that runs the stage, and write nothing."""
+    for task in _tasks(run)[0]:
+        train_adapter(task)
 
 
-def load_pack(folder: Path) -> Any:
-    """A pack as a datasets.Dataset. Raises UserError if it is not there."""
-    import datasets
+def _tasks(run: Run) -> tuple[list[Task], int]:
+    """The models to train, and how many at once."""
+    pack, base, settings = run.inputs[0] if run.inputs else run.folder("pack"), run.folder("base"), run.params.finetune
+    names = [name for name in PACKS if name == "adapted" or (pack / PACKS[name]).is_dir()]
+    model = run.params.base.model
+    base_name = "data/base" if model == "tiny" or Path(model).is_dir() else model
+    folder = run.home / "checkpoints" / _key(pack, base, base_name, settings)
+    at_once, threads = share_cores(base, len(names), run.workers)
+    if world() > 1:
+        at_once, threads = 1, max(1, run.workers // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    reports = run.reports or run.output
+    trusted = run.params.base.trust_remote_code
+    return [Task(n, pack, base, base_name, trusted, folder / n, settings, threads, reports) for n in names], at_once
 
-    datasets.disable_progress_bars()
-    try:
-        return datasets.load_from_disk(str(folder))
-    except (FileNotFoundError, ValueError):
-        raise UserError(f"{folder} is no pack: run `train pack`, or name a folder of packs with --input") from None
+
+def world() -> int:
+    """How many processes train together, each on its device."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _key(pack: Path, base: Path, base_name: str, settings: Finetune) -> str:
     """What the training depends on: checkpoints of one key are never taken up by another."""
-    files = sorted([*base.glob("*.safetensors"), *pack.glob("*/*.arrow")])
+    files = sorted([*base.glob("*.safetensors"), *base.glob("config.json"), *pack.rglob("*.arrow")])
     digests = [[str(path.relative_to(path.parents[1])), file_digest(path)] for path in files]
-    content = json.dumps([VERSION, base_name, settings.model_dump(mode="json"), digests])
+    content = json.dumps([VERSION, base_name, settings.model_dump(mode="json", exclude={*WATCHED}), digests])
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _write_logs(run: Run, logs: dict[str, list[dict[str, float]]]) -> None:
+def _write_logs(run: Run, logs: Mapping[str, list[dict[str, float]]]) -> None:
     with (run.output / "log.jsonl").open("w") as file:
         file.writelines(json.dumps({"adapter": name} | event) + "\n" for name, log in logs.items() for event in log)
-    columns = {(name, key): f"{name}_{kind}" for name in PACKS for key, kind in LOSSES.items()}
+    columns = {(name, key): f"{name}_{kind}" for name in logs for key, kind in LOSSES.items()}
     points: dict[int, dict[str, float]] = {}
     for name, log in logs.items():
         for event in log:
@@ -111,246 +133,316 @@ def _write_logs(run: Run, logs: dict[str, list[dict[str, float]]]) -> None:
     write_plot(run, "loss", pl.DataFrame([points[step] for step in sorted(points)], schema=schema))
 
 
-# ---- one adapter -----------------------------------------------------------------------------------------------------
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+def load_pack(folder: Path, model: Any = None) -> Any:
+    """A pack as a datasets.Dataset. Raises UserError if it is not there, or of another vocabulary than the model's."""
+    import datasets
+    import pyarrow.compute as pc
+
+    datasets.disable_progress_bars()
+    try:
+        rows = datasets.load_from_disk(str(folder)).select_columns(COLUMNS)
+    except (FileNotFoundError, ValueError):
+        raise UserError(f"{folder} is no pack: run `train pack`, or name a folder of packs with --input") from None
+    if model is not None and len(rows):
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+        largest, longest = (pc.max(pc.list_flatten(rows.data[c])).as_py() for c in ("input_ids", "document_lengths"))
+        if largest >= vocabulary or longest > context:
+            raise UserError(
+                f"{folder} has the token {largest} and a document of {longest} tokens, but the base knows {vocabulary} "
+                f"and reads {context}: it was packed for another model; run `train pack` again"
+            )
+    return rows
+
+
+def draw_rows(sizes: Mapping[str, int], weights: Mapping[str, float], total: int, seed: int) -> np.ndarray:
+    """Which of all packs' rows, counted through, are trained on, in which order: `total` numbers.
+
+    Each pack of `weights` has its part of them, the first pack what is left. A pack's rows come in a new order each
+    time that it is gone through, and none again before all have come.
+
+    >>> draw_rows({"train": 2, "general": 1}, {"general": 0.25}, 8, seed=0).tolist()
+    [0, 1, 1, 2, 0, 1, 0, 2]
+    """
+    random = np.random.default_rng(seed)
+    counts = [round(weights.get(name, 0) * total) for name in sizes]
+    counts[0] = total - sum(counts[1:])
+    turns = random.permutation(np.repeat(np.arange(len(sizes)), counts))
+    order = np.empty(total, np.int64)
+    first = 0
+    for number, (size, count) in enumerate(zip(sizes.values(), counts, strict=True)):
+        passes = [random.permutation(size) for _ in range(math.ceil(count / size))]
+        order[turns == number] = first + np.concatenate([[], *passes])[:count]
+        first += size
+    return order
+
+
+def _rows(task: Task, model: Any) -> tuple[Any, Any, Metrics]:
+    """The rows to train on, in their order, those to validate on, and counts: documents, tokens a row, the mix."""
+    import datasets
+    import pyarrow.compute as pc
+
+    settings = task.settings
+    folders = {task.name: PACKS[task.name]} | {name: f"mix/{name}" for name in settings.mix}
+    packs = {name: load_pack(task.pack / folder, model) for name, folder in folders.items()}
+    for name, rows in packs.items():
+        if not len(rows):
+            raise UserError(f"{task.pack / folders[name]} holds no row to train on: reports/pack.json says why")
+    sizes, own = {name: len(rows) for name, rows in packs.items()}, packs[task.name]
+    total = math.ceil(settings.tokens / (settings.rows_per_step * len(own[0]["input_ids"]))) * settings.rows_per_step
+    order = draw_rows(sizes, {name: mix.weight for name, mix in settings.mix.items()}, total, settings.seed)
+    validation = load_pack(task.pack / "validation", model)
+    chosen = np.random.default_rng(settings.seed).permutation(len(validation))[:VALIDATION_ROWS]
+    bounds = np.cumsum([0, *sizes.values()])
+    drawn = dict(zip(sizes, np.histogram(order, bounds)[0].tolist(), strict=True))
+    counted = {
+        "documents": pc.count_distinct(pc.list_flatten(own.data["document_ids"])).as_py(),
+        "row_tokens": pc.sum(pc.list_flatten(own.data["document_lengths"])).as_py() / len(own),
+        "passes": drawn[task.name] / len(own),
+        "mix": {n: {"rows": sizes[n], "part": drawn[n] / total, "repeated": drawn[n] / sizes[n]} for n in settings.mix},
+    }
+    rows = datasets.concatenate_datasets([*packs.values()]).select(order)
+    return rows, validation.select(sorted(chosen.tolist())), counted
+
+
+# ---- one model -------------------------------------------------------------------------------------------------------
 
 
 def train_adapter(task: Task) -> Metrics:
-    """Train one adapter into `finished` beside its checkpoints, taking up the last whole one if there is any.
+    """Train one model into `finished` beside its checkpoints, taking up the last good one if there is any.
 
-    Returns steps, tokens, best_validation_loss (null without validation rows), stopped_early, trainable parameters and
-    the log.
+    Returns steps, best_step, tokens, documents, best_validation_loss (null without validation rows), stopped (tokens,
+    patience or time), method, precision, trainable_parameters, the mix, the log, and under `timing` what depends on the
+    machine. Where memory runs out, fewer rows go through at once; the same rows are a step.
     """
-    finished = task.checkpoints / "finished"
-    if not finished.exists():
+    import torch
+
+    from train.trainer import agreed
+
+    prepare_torch(task.threads, task.settings.seed)
+    if world() > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=device() == "cpu")  # lets the processes find each other
+    while not agreed((task.checkpoints / "finished").exists()):
         task.checkpoints.mkdir(parents=True, exist_ok=True)
-        partial = task.checkpoints / "finished.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        _train(task, partial)
-        partial.rename(finished)
-    result: Metrics = json.loads((task.checkpoints / "result.json").read_text())
+        batch, smaller = agreed(rows_at_once(task)), None
+        if device() == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        try:
+            _train(task, batch)
+        except RuntimeError as error:
+            smaller = _smaller_batch(task, batch, error)
+        if smaller:  # out of the handler, which keeps all that was in memory
+            (task.checkpoints / BATCH).write_text(json.dumps(smaller))
+            gc.collect()
+            torch.cuda.empty_cache()
+        if smaller and world() > 1:
+            raise StageError(
+                f"memory ran out with {batch} rows at once on a device: run it again, it goes on with {smaller} "
+                "from the last checkpoint (torchrun --max-restarts does so by itself)"
+            )
+    result: Metrics = json.loads((task.checkpoints / "result.json").read_text()) if is_first() else {}
     return result
 
 
-def _train(task: Task, output: Path) -> None:
-    settings = task.settings
-    prepare_torch(task.threads, settings.seed)
-    rows = load_pack(task.pack / PACKS[task.name]).select_columns(["input_ids", "labels", "position_ids"])
-    validation = _validation_rows(task)
-    model = load_model(task.base, "base.model", quantization=settings.quantization)
-    refuse_if_documents_mix(model, PROBE_TOLERANCE[settings.quantization])
-    model = attach_adapter(model, settings)
-    row_tokens = len(rows[0]["input_ids"])
-    steps = math.ceil(settings.tokens / (settings.batch_size * settings.gradient_accumulation * row_tokens))
-    trainer = make_trainer(model, rows, validation, settings, steps, task)
-    checkpoint = last_whole_checkpoint(task.checkpoints)
-    if checkpoint and has_ended(checkpoint):
-        load_ended(trainer, checkpoint)
-    else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    save_adapter(model, output, task.base_name)
-    best = trainer.state.best_metric
-    result = {
-        "steps": trainer.state.global_step,
-        "tokens": trainer.state.global_step * settings.batch_size * settings.gradient_accumulation * row_tokens,
-        "best_validation_loss": None if best is None else round(best, 4),
-        "stopped_early": trainer.state.global_step < steps,
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "log": [{k: e[k] for k in LOGGED if k in e} for e in trainer.state.log_history if "train_runtime" not in e],
-    }
-    (task.checkpoints / "result.json").write_text(json.dumps(result))
+def rows_at_once(task: Task) -> int:
+    """How many rows go through at once on a device. Raises UserError where a step cannot be cut into as many."""
+    settings, devices = task.settings, world()
+    fixed = 1 if settings.batch == "auto" else settings.batch
+    if settings.rows_per_step % (fixed * devices):
+        raise UserError(
+            f"finetune.rows_per_step: {settings.rows_per_step} is no multiple of {devices} devices x {fixed} "
+            "rows at once"
+        )
+    if settings.batch != "auto":
+        return fixed
+    most = settings.rows_per_step
+    if (task.checkpoints / BATCH).exists():
+        most = int(json.loads((task.checkpoints / BATCH).read_text()))
+    elif device() == "cpu" and len(rows := load_pack(task.pack / PACKS[task.name])):
+        most = max(1, CPU_TOKENS // len(rows[0]["input_ids"]))
+    return largest_divisor(settings.rows_per_step // devices, most)
 
 
-def _validation_rows(task: Task) -> Any:
-    import numpy as np
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is not above `most`.
 
-    rows = load_pack(task.pack / "validation").select_columns(["input_ids", "labels", "position_ids"])
-    drawn = np.random.default_rng(task.settings.seed).permutation(len(rows))[:VALIDATION_ROWS]
-    return rows.select(sorted(drawn.tolist()))
+    >>> largest_divisor(12, 5)
+    4
+    """
+    return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)
 
 
-def refuse_if_documents_mix(model: Any, tolerance: float = PROBE_TOLERANCE["none"]) -> None:
-    """Raises UserError where a packed document's logits depend on the one before it in the row, as they do in
-    architectures that do not take position_ids for the bounds of their attention."""
+def _smaller_batch(task: Task, batch: int, error: RuntimeError) -> int:
+    """How many rows to try after memory ran out. Raises any other error, and UserError where none is left to try."""
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
+        raise error
+    if batch == 1 or task.settings.batch != "auto":
+        raise UserError(
+            f"finetune.batch: memory ran out with {batch} rows at once: name fewer or auto, set "
+            "finetune.gradient_checkpointing, finetune.method qlora or a smaller pack.length"
+        )
+    return largest_divisor(task.settings.rows_per_step // world(), batch // 2)
+
+
+def _train(task: Task, batch: int) -> None:
+    """Train from the last good checkpoint on to the end, and write `finished` and result.json."""
     import torch
 
-    random = torch.Generator().manual_seed(0)
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    tokens = torch.randint(vocabulary, (1, 2 * PROBE), generator=random).to(model.device)
-    positions = torch.arange(PROBE, device=model.device)[None]
-    model.eval()
+    from train.attention import use_document_attention
+    from train.rows import collate, collate_padded
+    from train.tracking import watchers
+    from train.trainer import LabelTrainer, agreed
+
+    settings, folder, precision = task.settings, task.checkpoints, precision_of(task.settings.precision)
+    prepare_torch(task.threads, settings.seed)
+    model = load_model(
+        task.base,
+        "base.model",
+        method=settings.method,
+        precision="fp32" if settings.method == "full" else precision,  # small updates would be lost in sixteen bits
+        trust_remote_code=task.trust_remote_code,
+    )
+    rows, validation, counted = _rows(task, model)
+    model = attach_adapter(model, settings)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    sixteen = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    with torch.autocast(device(), sixteen, enabled=sixteen is not None):  # as it will be trained
+        collating = collate if use_document_attention(model) else collate_padded
+    seen = watchers(settings, task.reports, folder, task.name) if is_first() else []
     try:
-        with torch.no_grad():
-            alone = model(input_ids=tokens[:, PROBE:], position_ids=positions, use_cache=False).logits
-            packed = model(input_ids=tokens, position_ids=positions.repeat(1, 2), use_cache=False).logits[:, PROBE:]
-        apart = bool((packed - alone).abs().max() <= tolerance * alone.abs().max())
-    except (TypeError, ValueError):  # it takes no position_ids
-        apart = False
-    if not apart:
-        raise UserError(
-            f"base.model: documents packed into a row see each other in {type(model).__name__}; "
-            "name a model whose attention follows position_ids, such as Llama, Qwen, Mistral or Gemma"
-        )
+        trainer = LabelTrainer(model, task, batch, rows, validation, collating, seen)
+    except (TypeError, ValueError, ImportError) as error:
+        raise UserError(f"finetune.trainer: {first_line(error)}") from error
+    started, checkpoint = time.monotonic(), agreed(checkpoints.last_good(folder) if is_first() else None)
+    before = checkpoints.step_of(checkpoint) if checkpoint else 0
+    if not (checkpoint and checkpoints.stopped_at(checkpoint)):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        checkpoint = folder / f"checkpoint-{trainer.state.global_step}"
+    seconds = time.monotonic() - started
+    trainer.load_best(checkpoint)
+    _save(trainer, task, folder / "finished.partial")
+    state, row_tokens = trainer.state, len(rows[0]["input_ids"])
+    log = [event for event in state.log_history if "train_runtime" not in event]
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    result = {
+        "method": settings.method,
+        "precision": precision,
+        "documents": counted["documents"],
+        "steps": state.global_step,
+        "best_step": state.best_global_step or state.global_step,
+        "tokens": state.global_step * settings.rows_per_step * row_tokens,
+        "best_validation_loss": None if state.best_metric is None else round(state.best_metric, 4),
+        "stopped": checkpoints.stopped_at(checkpoint),
+        "trainable_parameters": trainable,
+        "mix": counted["mix"],
+        "log": [  # the Trainer's epochs are of the rows as drawn, ours of the pack
+            {key: event[key] * (counted["passes"] if key == "epoch" else 1) for key in LOGGED if key in event}
+            for event in log
+        ],
+        "timing": {
+            "batch": batch,
+            "seconds": seconds,
+            "tokens_per_second": (state.global_step - before)
+            * settings.rows_per_step
+            * counted["row_tokens"]
+            / seconds,
+            "peak_mb": (torch.cuda.max_memory_allocated() if device() == "cuda" else used) / 2**20,
+        },
+    }
+    if is_first():
+        (folder / "result.json").write_text(json.dumps(result))
+        checkpoints.replace_folder(folder / "finished.partial", folder / "finished")
+    trainer.accelerator.wait_for_everyone()
+
+
+# ---- what is trained of the model ------------------------------------------------------------------------------------
 
 
 def attach_adapter(model: Any, settings: Finetune) -> Any:
-    """LoRA on all linear layers but the head; the embeddings train whole if asked, tied to the head as before."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    """The model as finetune.method and finetune.peft have it trained: whole, or frozen with an adapter.
 
-    if settings.quantization != "none":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    names = {id(module): name.rsplit(".", 1)[-1] for name, module in model.named_modules()}
-    tied = bool(model.config.get_text_config().tie_word_embeddings)
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules="all-linear",
-        modules_to_save=[names[id(model.get_input_embeddings())]] if settings.train_embeddings else None,
-        ensure_weight_tying=settings.train_embeddings and tied,
-    )
-    return get_peft_model(model, config)
-
-
-def make_trainer(model: Any, rows: Any, validation: Any, settings: Finetune, steps: int, task: Task) -> Any:
-    """transformers' Trainer: cosine schedule after a warmup, early stopping, checkpoints that are known to be whole.
-
-    It divides the loss by the labels of all accumulated batches. Rows have position_ids and no attention mask, and the
-    model no cache: only so do packed documents not see each other.
+    LoRA stands on all linear layers but the head; the embeddings train whole if asked, tied to the head as before. What
+    is trained is in fp32. Raises UserError naming a key of finetune.peft or a module that the model does not have.
     """
-    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, get_peft_model
 
-    class Checkpoints(TrainerCallback):
-        """Mark a checkpoint when all of it is written; ask for the validation loss of the last step as well."""
+    from train.trainer import check_keys
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step >= steps:
-                control.should_log = True
-                control.should_evaluate = len(validation) > 0
-
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}", control.should_training_stop)
-
-    class PerLabel(Trainer):
-        """Validates by the loss per label; the library's is a mean of batches, whatever labels each has."""
-
-        def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-            metrics = {"eval_loss": loss_per_label(self.model, self.get_eval_dataloader())}
-            self.log(metrics)
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-            return metrics
-
-    model.config.use_cache = False
-    every = math.ceil(steps / settings.evaluations)
-    arguments = TrainingArguments(
-        output_dir=str(task.checkpoints),
-        max_steps=steps,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=round(settings.warmup * steps),
-        max_grad_norm=settings.clip,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        use_cpu=device() == "cpu",
-        dataloader_pin_memory=device() != "cpu",
-        remove_unused_columns=False,
-        prediction_loss_only=True,
-        logging_steps=every,
-        eval_strategy="steps" if len(validation) else "no",
-        eval_steps=every,
-        save_steps=every,
-        save_total_limit=2,  # the best and the last, and never the last whole one while the next is being written
-        load_best_model_at_end=len(validation) > 0,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        restore_callback_states_from_checkpoint=True,
-        report_to="none",
-        disable_tqdm=task.name != "adapted" or not sys.stderr.isatty(),
-    )
-    stopping = [EarlyStoppingCallback(settings.patience)] if len(validation) else []
-    trainer = PerLabel(
-        model,
-        arguments,
-        train_dataset=rows,
-        eval_dataset=validation if len(validation) else None,
-        callbacks=[*stopping, Checkpoints()],
-    )
-    trainer.remove_callback(PrinterCallback)  # the log has it
-    return trainer
+    if settings.method == "full":
+        if settings.peft:
+            raise UserError("finetune.peft: the method full trains no adapter; name lora, qlora or int8")
+        return model
+    configs = {kind.value: config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    kind = str(settings.peft.get("peft_type", "LORA")).upper()
+    if kind not in configs:
+        raise UserError(f"finetune.peft.peft_type: peft has no {kind}, but {', '.join(sorted(configs))}")
+    config, given = configs[kind], {key: value for key, value in settings.peft.items() if key != "peft_type"}
+    known = {field.name for field in dataclasses.fields(config)} - {"task_type", "inference_mode"}
+    check_keys("peft", given, LORA_KEYS if kind == "LORA" else {}, known)
+    if kind == "LORA":
+        given = _lora(model, settings) | given
+    try:
+        model = get_peft_model(model, config(task_type="CAUSAL_LM", **given))
+    except (TypeError, ValueError, ImportError) as error:
+        raise UserError(f"finetune.peft: {first_line(error)}") from None
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
 
 
-def loss_per_label(model: Any, rows: Iterable[dict[str, Any]]) -> float:
-    """Nats per label of batches of rows. Raises UserError where there is no label at all."""
+def _lora(model: Any, settings: Finetune) -> dict[str, Any]:
+    """What the parameters of finetune say of peft's LoraConfig."""
     import torch
 
-    model.eval()
-    nats, labels = 0.0, 0
-    with torch.no_grad():
-        for batch in rows:
-            inputs = {name: values.to(model.device) for name, values in batch.items()}
-            count = int((inputs["labels"][:, 1:] != IGNORED).sum())  # a row's first token is predicted by none
-            if count:
-                nats += count * model(**inputs, use_cache=False).loss.item()
-                labels += count
-    if not labels:
-        raise UserError("the validation pack holds no label: run `train pack` again")
-    return nats / labels
+    names = {id(module): name.rsplit(".", 1)[-1] for name, module in model.named_modules()}
+    if isinstance(settings.target_modules, list):
+        modules = [name for name, _ in model.named_modules()]
+        unknown = [t for t in settings.target_modules if not any(f".{name}".endswith(f".{t}") for name in modules)]
+        if unknown:
+            linear = {names[id(module)] for module in model.modules() if isinstance(module, torch.nn.Linear)}
+            raise UserError(
+                f"finetune.target_modules: {type(model).__name__} has no {', '.join(unknown)}; "
+                f"its linear modules are {', '.join(sorted(linear))}"
+            )
+    tied = bool(model.config.get_text_config().tie_word_embeddings)
+    return {
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "target_modules": settings.target_modules,
+        "modules_to_save": [names[id(model.get_input_embeddings())]] if settings.train_embeddings else None,
+        "ensure_weight_tying": settings.train_embeddings and tied,
+    }
 
 
-def save_adapter(model: Any, folder: Path, base_name: str) -> None:
-    """Save an adapter so that `PeftModel.from_pretrained` loads it as it is and nothing in it names this machine."""
-    model.save_pretrained(folder, save_embedding_layers=False)  # modules_to_save are saved either way
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty form of a model card
+def _save(trainer: Any, task: Task, folder: Path) -> None:
+    """Save the adapter or model so that it loads as it is and nothing in it names this machine."""
+    if is_first():
+        shutil.rmtree(folder, ignore_errors=True)
+    if task.settings.method == "full" and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        import torch
+
+        dtype = json.loads((task.base / "config.json").read_text()).get("dtype", "float32")
+        trainer.model.to(getattr(torch, dtype))
+    trainer.save_model(str(folder))
+    if not is_first():
+        return
+    for name in ("README.md", "training_args.bin"):  # peft's empty form of a model card, and a pickle
+        (folder / name).unlink(missing_ok=True)
+    if task.settings.method == "full":
+        load_tokenizer(task.base, "base.model", trust_remote_code=task.trust_remote_code).save_pretrained(folder)
+        return
     path = folder / "adapter_config.json"
-    config = json.loads(path.read_text()) | {"base_model_name_or_path": base_name}
+    config = json.loads(path.read_text()) | {"base_model_name_or_path": task.base_name}
     # Lists that were sets have another order in each process.
     ordered = {key: sorted(value) if key == "target_modules" else value for key, value in config.items()}
     path.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n")
-
-
-# ---- checkpoints -----------------------------------------------------------------------------------------------------
-
-
-def mark_whole(checkpoint: Path, ended: bool) -> None:
-    """Note the files of a checkpoint and their sizes, now that all are written, and whether training ended there."""
-    files = {path.name: path.stat().st_size for path in sorted(checkpoint.iterdir()) if path.name != WHOLE}
-    (checkpoint / WHOLE).write_text(json.dumps({"files": files, "ended": ended}))
-
-
-def has_ended(checkpoint: Path) -> bool:
-    """Whether training ended at a whole checkpoint, at its last step or early."""
-    return bool(json.loads((checkpoint / WHOLE).read_text())["ended"])
-
-
-def load_ended(trainer: Any, checkpoint: Path) -> None:
-    """Take up the state and the best weights of a training that ended at a checkpoint, and train no further."""
-    from peft import load_peft_weights, set_peft_model_state_dict
-    from transformers import TrainerState
-
-    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    best = Path(trainer.state.best_model_checkpoint or checkpoint).name
-    set_peft_model_state_dict(trainer.model, load_peft_weights(str(checkpoint.parent / best), device="cpu"))
-
-
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that was written to its end; what a kill left of others is deleted."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    whole = [path for path in found if is_whole(path)]
-    for path in found:
-        if path not in whole:
-            shutil.rmtree(path)
-    return whole[-1] if whole else None
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint has its mark and every file in its full size."""
-    try:
-        files = json.loads((checkpoint / WHOLE).read_text())["files"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return all(
-        (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in files.items()
-    )

@@ -53,7 +53,7 @@ def load_model(
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if method in ("qlora", "int8"):
-        options |= {"quantization_config": _quantization_config(method, dtype), "device_map": {"": device()}}
+        options |= {"quantization_config": _quantization_config(method, dtype), "device_map": {"": _this_device()}}
     options |= {"output_loading_info": True}
     model, loaded = _load(AutoModelForCausalLM, source, key, revision, trust_remote_code, options)
     if loaded["missing_keys"]:  # they would be drawn at random
@@ -160,6 +160,13 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _this_device() -> str | int:
+    """The GPU of this process, where several train, or the CPU."""
+    import torch
+
+    return torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
 
 
 def share_cores(folder: Path, models: int, workers: int) -> tuple[int, int]:

@@ -1,38 +1,31 @@
-"""The adapter: documents apart, losses by token, resumed after a kill, loadable as it is."""
+"""What is trained: by which rows, losses by token, which methods; what is written, refused and stopped."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 import transformers
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_project import again, built, make_run
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 import train.finetune
-from corpus.errors import UserError
-from corpus.stage import Run, execute
-from train.finetune import (
-    Task,
-    _key,
-    attach_adapter,
-    is_whole,
-    last_whole_checkpoint,
-    loss_per_label,
-    make_trainer,
-    mark_whole,
-    refuse_if_documents_mix,
-    save_adapter,
-)
-from train.models import load_model, prepare_torch
+from corpus.errors import StageError, UserError
+from corpus.stage import Metrics, Run, execute
+from train.finetune import Task, _key, _tasks, attach_adapter, draw_rows, rows_at_once
+from train.models import load_finetuned, load_model, prepare_torch
+from train.rows import collate
+from train.trainer import LabelTrainer
 
 
 @pytest.fixture(scope="module")
@@ -40,122 +33,249 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built(tmp_path_factory.getbasetemp())
 
 
-def adapter_files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+@pytest.fixture(scope="module")
+def pack(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packs without a control, which would be trained as well."""
+    folder = tmp_path_factory.mktemp("pack")
+    for name in ("train", "validation"):
+        (folder / name).symlink_to(project / "data" / "pack" / name)
+    return folder
 
 
-def validation_loss(model: torch.nn.Module, project: Path) -> float:
-    """Mean over the labels of all rows together."""
-    rows = load_from_disk(str(project / "data" / "pack" / "validation")).with_format("torch")
-    inputs = {name: torch.stack(list(rows[:][name])) for name in ("input_ids", "labels", "position_ids")}
-    with torch.no_grad():
-        return model(**inputs, use_cache=False).loss.item()
+def run_of(project: Path, pack: Path, folder: Path, *overrides: str) -> Run:
+    return again(dataclasses.replace(make_run("finetune", project, None, *overrides), inputs=(pack,)), folder / "out")
 
 
-def test_packed_documents_do_not_see_each_other(project: Path):
-    base = load_model(project / "data" / "base", "base.model").eval()
-    first, second = torch.arange(10, 30), torch.arange(50, 75)
-    positions = torch.cat([torch.arange(20), torch.arange(25)])[None]
-    packed = torch.cat([first, second])[None]
-    with torch.no_grad():
-        alone = base(input_ids=second[None], use_cache=False).logits[0]
-        together = base(input_ids=packed, position_ids=positions, use_cache=False).logits[0, 20:]
-        # Beside a row of one document, as they stand in a batch.
-        rows = torch.cat([packed, packed]), torch.cat([positions, torch.arange(45)[None]])
-        batch = base(input_ids=rows[0], position_ids=rows[1], use_cache=False).logits[0, 20:]
-        unaware = base(input_ids=packed, use_cache=False).logits[0, 20:]
-    refuse_if_documents_mix(base)
-    assert torch.allclose(together, alone, atol=1e-5) and torch.allclose(batch, alone, atol=1e-5)
-    assert (unaware - alone).abs().max() > 1e-3
+def finetune(project: Path, pack: Path, folder: Path, *overrides: str) -> Metrics:
+    """Train without a control, and return the adapter's metrics with its timing."""
+    metrics = execute(train.finetune, run_of(project, pack, folder, *overrides))
+    timing = json.loads((folder / "out" / "timing.json").read_text())["adapted"]
+    return metrics["adapted"] | {"timing": timing}
 
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 100}
+def files_of(folder: Path) -> dict[str, bytes]:
+    paths = (p for p in folder.rglob("*") if p.is_file() and p.name != "timing.json")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
 
 
-def small_model(name: str, **other: int) -> torch.nn.Module:
-    prepare_torch(1, 0)
-    config = AutoConfig.for_model(name, **SMALL, **other)
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for parameter in model.parameters():  # a fresh one pays too little attention to show what it sees
-            if parameter.dim() > 1:
-                parameter.normal_(std=0.2)
-    return model
+def validation_loss(model: Any, project: Path) -> float:
+    """Mean over the labels of all documents, each alone in its row."""
+    nats, labels = 0.0, 0
+    for row in load_from_disk(str(project / "data" / "pack" / "validation")):
+        start = 0
+        for length in row["document_lengths"]:
+            ids, wanted = (torch.tensor(row[name][start : start + length]) for name in ("input_ids", "labels"))
+            start += length
+            with torch.no_grad():
+                logits = model(input_ids=ids[None], use_cache=False).logits[0, -length:]
+            nats += torch.nn.functional.cross_entropy(logits[:-1], wanted[1:], reduction="sum").item()
+            labels += int((wanted[1:] != -100).sum())
+    return nats / labels
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "mistral", "gemma"])
-def test_models_that_keep_documents_apart_are_taken(name: str):
-    refuse_if_documents_mix(small_model(name, intermediate_size=64, num_key_value_heads=1, max_position_embeddings=64))
-
-
-@pytest.mark.parametrize(
-    ("name", "other"),
-    [("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32}), ("bloom", {}), ("mamba", {"state_size": 4})],
-)
-def test_models_that_let_documents_see_each_other_are_refused(name: str, other: dict[str, int]):
-    with pytest.raises(UserError, match=rf"base\.model: .* see each other in (?i:{name})ForCausalLM.*Llama, Qwen"):
-        refuse_if_documents_mix(small_model(name, **other))
-
-
-def test_the_validation_loss_is_by_label(project: Path):
-    model = load_model(project / "data" / "base", "base.model")
-    tokens = torch.arange(10, 30).repeat(3, 1)
-    labels = tokens.clone()
-    labels[0, 3:], labels[2] = -100, -100  # one row with two labels, one with nineteen, one without
-    batches = [{"input_ids": tokens[[n]], "labels": labels[[n]]} for n in range(3)]
-    with torch.no_grad():
-        together = model.eval()(input_ids=tokens, labels=labels, use_cache=False).loss.item()
-    assert loss_per_label(model, batches) == pytest.approx(together, rel=1e-5)
-    with pytest.raises(UserError, match="holds no label"):
-        loss_per_label(model, batches[2:])
+# ---- what is written -------------------------------------------------------------------------------------------------
 
 
 def test_metrics_log_and_curve(project: Path):
     metrics = json.loads((project / "reports" / "finetune.json").read_text())
-    assert metrics["rows"] == {"in": 20, "generated": 0, "kept": 20, "dropped": 0}
+    assert metrics["rows"]["in"] == metrics["adapted"]["documents"] and "timing" not in metrics
+    timing = json.loads((project / "reports" / "finetune.timing.json").read_text())
     curve = pl.read_csv(project / "reports" / "plots" / "loss.csv")
     assert curve.columns == ["step", "adapted_train", "adapted_validation", "control_train", "control_validation"]
     assert curve["step"].to_list() == [5, 10, 15, 20]
     for name in ("adapted", "control"):
-        assert metrics[name]["steps"] == 20 and metrics[name]["tokens"] == 2560
-        assert curve[f"{name}_validation"].min() == pytest.approx(metrics[name]["best_validation_loss"], abs=1e-4)
-        assert curve[f"{name}_train"].null_count() == 0
+        ours = metrics[name]
+        assert (ours["steps"], ours["tokens"], ours["stopped"]) == (20, 2560, "tokens")
+        assert (ours["method"], ours["precision"], ours["mix"]) == ("lora", "fp32", {})
+        best = curve.sort(f"{name}_validation").row(0, named=True)
+        assert best[f"{name}_validation"] == pytest.approx(ours["best_validation_loss"], abs=1e-4)
+        assert best["step"] == ours["best_step"] and curve[f"{name}_train"].null_count() == 0
+        assert timing[name].keys() == {"batch", "seconds", "tokens_per_second", "peak_mb"}
+        live = project / "reports" / "dvclive" / name
+        points = pl.read_csv(live / "plots" / "metrics" / "validation" / "loss.tsv", separator="\t")
+        assert points.columns == ["step", "loss"] and points["step"].to_list() == [5, 10, 15, 20]
+        assert json.loads((live / "metrics.json").read_text())["step"] == 20
     log = [json.loads(line) for line in (project / "data" / "finetune" / "log.jsonl").read_text().splitlines()]
     assert {event["adapter"] for event in log} == {"adapted", "control"} and not any("runtime" in str(e) for e in log)
+    rows = len(load_from_disk(str(project / "data" / "pack" / "train")))
+    assert log[0]["epoch"] == pytest.approx(5 * 2 / rows)
 
 
 def test_the_adapter_loads_as_it_is_and_is_the_best_one(project: Path):
-    from peft import PeftModel
-
-    folder = project / "data" / "finetune"
+    base, folder = project / "data" / "base", project / "data" / "finetune"
     metrics = json.loads((project / "reports" / "finetune.json").read_text())
-    base = load_model(project / "data" / "base", "base.model").eval()
-    before = validation_loss(base, project)
+    before = validation_loss(load_model(base, "base.model").eval(), project)
     for name, path in (("adapted", folder), ("control", folder / "control")):
-        adapted = PeftModel.from_pretrained(load_model(project / "data" / "base", "base.model"), path).eval()
-        loss = validation_loss(adapted, project)
+        loss = validation_loss(load_finetuned(base, path).eval(), project)
         assert loss == pytest.approx(metrics[name]["best_validation_loss"], abs=2e-4) and loss < before
 
 
 def test_no_checkpoint_path_or_time_is_left(project: Path):
-    files = adapter_files(project / "data" / "finetune")
-    assert set(files) == {
-        ".stage",
-        "log.jsonl",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "control/adapter_config.json",
-        "control/adapter_model.safetensors",
-    }
+    files = files_of(project / "data" / "finetune")
+    adapter = {"adapter_config.json", "adapter_model.safetensors"}
+    assert files.keys() == {".stage", "log.jsonl", *adapter, *(f"control/{name}" for name in adapter)}
     assert not any(str(project).encode() in content for content in files.values())
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "data/base"
     assert not list((project / "home" / "checkpoints").iterdir())
 
 
+def test_the_losses_are_what_this_version_gives(project: Path, pack: Path, tmp_path: Path):
+    """Change VERSION of train.finetune when this changes on purpose: checkpoints of before must not be taken up."""
+    finetune(project, pack, tmp_path)
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    losses = [round(event["eval_loss"], 2) for event in log if "eval_loss" in event]
+    assert (train.finetune.VERSION, losses) == (3, [3.6, 3.5, 3.45, 3.45])
+
+
+def test_of_a_local_base_no_path_is_written(project: Path, pack: Path, tmp_path: Path):
+    finetune(project, pack, tmp_path, f"base.model={project / 'data' / 'base'}")
+    name = "adapter_config.json"
+    assert (tmp_path / "out" / name).read_bytes() == (project / "data" / "finetune" / name).read_bytes()
+
+
+def test_what_checkpoints_depend_on(project: Path):
+    def key(name: str, *overrides: str) -> str:
+        settings = make_run("finetune", project, None, *overrides).params.finetune
+        return _key(project / "data" / "pack", project / "data" / "base", name, settings)
+
+    same = [key("data/base"), key("data/base", "finetune.report_to=[]"), key("data/base", "finetune.profile=true")]
+    other = [key("x/y"), key("data/base", "finetune.rank=3"), key("data/base", "finetune.trainer.optim=sgd")]
+    assert len(set(same)) == 1 and len({*same, *other}) == 4
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(1, 60), st.integers(0, 3))
+def test_each_row_comes_before_any_comes_again(sizes: list[int], total: int, seed: int):
+    weights = {str(number): 0.3 for number in range(1, len(sizes))}
+    named = {str(number): size for number, size in enumerate(sizes)}
+    order = draw_rows(named, weights, total, seed)
+    assert len(order) == total and np.array_equal(order, draw_rows(named, weights, total, seed))
+    first = 0
+    for number, size in enumerate(sizes):
+        own = order[(order >= first) & (order < first + size)]
+        first += size
+        if number:
+            assert len(own) == round(0.3 * total)
+        for start in range(0, len(own), size):
+            assert len(set(own[start : start + size].tolist())) == len(own[start : start + size])
+
+
+def test_a_mix_has_its_part_of_the_rows(project: Path, pack: Path, tmp_path: Path):
+    mixed = tmp_path / "mixed"
+    (mixed / "mix").mkdir(parents=True)
+    for name in ("train", "validation"):
+        (mixed / name).symlink_to(pack / name)
+    load_from_disk(str(project / "data" / "pack" / "control")).select(range(3)).save_to_disk(str(mixed / "mix/general"))
+    mix = "finetune.mix={general: {path: general.jsonl, weight: 0.25}}"
+    metrics = finetune(project, mixed, tmp_path, mix, "finetune.evaluations=1")
+    assert metrics["mix"] == {"general": {"rows": 3, "part": 0.25, "repeated": pytest.approx(10 / 3)}}
+    with pytest.raises(UserError, match="mix/general is no pack"):
+        finetune(project, pack, tmp_path / "without", mix)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_accumulated_batches_count_by_label(project: Path, tmp_path: Path, batch: int):
+    """Four rows at once, two by two, or one by one: the same loss and gradient, although the rows differ in labels."""
+    rows = load_from_disk(str(project / "data" / "pack" / "train"))
+    assert len({sum(label != -100 for label in row) for row in rows["labels"]}) > 1
+    logs = []
+    for size in (4, batch):
+        overrides = ["finetune.rows_per_step=4", "finetune.evaluations=5", f"finetune.batch={size}"]
+        task = task_of(project, tmp_path / str(size), *overrides, "finetune.learning_rate=0.01")
+        prepare_torch(1, 0)
+        model = attach_adapter(load_model(task.base, "base.model"), task.settings)
+        assert train.attention.use_document_attention(model)
+        LabelTrainer(model, task, size, rows.select(range(20)), rows.select(range(3)), collate, []).train()
+        state = json.loads((task.checkpoints / "checkpoint-5" / "trainer_state.json").read_text())
+        logs.append([event for event in state["log_history"] if event["step"] <= 5])
+    for one, other in zip(*logs, strict=True):
+        assert one == pytest.approx(other, abs=2e-5)
+    first = [event for log in logs for event in log if event["step"] == 1 and "loss" in event]
+    assert first[0]["loss"] == pytest.approx(first[1]["loss"], abs=1e-6)
+
+
+def task_of(project: Path, home: Path, *overrides: str) -> Task:
+    run = dataclasses.replace(make_run("finetune", project, None, *overrides), home=home)
+    task = _tasks(run)[0][0]
+    task.checkpoints.mkdir(parents=True, exist_ok=True)
+    return task
+
+
+def test_the_validation_loss_is_by_label(project: Path, tmp_path: Path):
+    rows = load_from_disk(str(project / "data" / "pack" / "validation"))
+    task = task_of(project, tmp_path, "finetune.rows_per_step=2")
+    model = load_model(task.base, "base.model")
+    assert train.attention.use_document_attention(model)
+    trainer = LabelTrainer(model, task, 2, rows, rows, collate, [])
+    plain = load_model(task.base, "base.model").eval()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(validation_loss(plain, project), rel=1e-5)
+    empty = rows.map(lambda row: {"labels": [-100] * len(row["labels"])})
+    trainer.validation = empty
+    with pytest.raises(UserError, match="holds no label"):
+        trainer.evaluate()
+
+
+# ---- methods ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["qlora", "int8"])
+def test_the_base_may_be_quantised(project: Path, pack: Path, tmp_path: Path, method: str):
+    metrics = finetune(project, pack, tmp_path, f"finetune.method={method}", "finetune.tokens=1280")
+    model = load_finetuned(project / "data" / "base", tmp_path / "out", method=method).eval()
+    assert validation_loss(model, project) == pytest.approx(metrics["best_validation_loss"], abs=0.02)
+    assert metrics["method"] == method
+
+
+def test_a_whole_model_may_be_trained(project: Path, pack: Path, tmp_path: Path):
+    metrics = finetune(project, pack, tmp_path, "finetune.method=full")
+    base = load_model(project / "data" / "base", "base.model")
+    assert metrics["trainable_parameters"] == base.num_parameters()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    assert model.dtype == base.dtype
+    assert validation_loss(model, project) == pytest.approx(metrics["best_validation_loss"], abs=2e-4)
+    assert (tmp_path / "out" / "tokenizer.json").exists()
+    assert not any(str(project).encode() in content for content in files_of(tmp_path / "out").values())
+
+
+@pytest.mark.parametrize("settings", [["use_dora=true"], ["use_rslora=true"], ["peft_type=IA3"]])
+def test_settings_of_peft(project: Path, pack: Path, tmp_path: Path, settings: list[str]):
+    metrics = finetune(
+        project, pack, tmp_path, *(f"finetune.peft.{s}" for s in settings), "finetune.learning_rate=0.01"
+    )
+    model = load_finetuned(project / "data" / "base", tmp_path / "out").eval()
+    assert validation_loss(model, project) == pytest.approx(metrics["best_validation_loss"], abs=2e-4)
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    key, _, value = settings[0].partition("=")
+    assert str(config[key]).lower() == value.lower()
+
+
+def test_a_tuned_prompt_learns(project: Path, pack: Path, tmp_path: Path):
+    prompt = ["finetune.peft.peft_type=PROMPT_TUNING", "finetune.peft.num_virtual_tokens=8"]
+    metrics = finetune(
+        project, pack, tmp_path, *prompt, "finetune.learning_rate=0.3", "finetune.tokens=7680", "finetune.evaluations=2"
+    )
+    before = validation_loss(load_model(project / "data" / "base", "base.model").eval(), project)
+    after = validation_loss(load_finetuned(project / "data" / "base", tmp_path / "out").eval(), project)
+    assert after == pytest.approx(metrics["best_validation_loss"], abs=2e-4) and after < before - 0.01
+
+
+def test_in_sixteen_bits_documents_are_packed_as_well(
+    project: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def never(_: object) -> None:
+        raise AssertionError("documents are padded")
+
+    monkeypatch.setattr(train.rows, "collate_padded", never)
+    plain = finetune(project, pack, tmp_path / "fp32")
+    metrics = finetune(project, pack, tmp_path / "bf16", "finetune.precision=bf16")
+    assert metrics["precision"] == "bf16"
+    assert metrics["best_validation_loss"] == pytest.approx(plain["best_validation_loss"], abs=0.02)
+
+
 @pytest.mark.parametrize("embeddings", [True, False])
 def test_saved_and_loaded_it_says_the_same(project: Path, tmp_path: Path, embeddings: bool):
-    from peft import PeftModel
-
     settings = make_run("finetune", project, None, f"finetune.train_embeddings={embeddings}").params.finetune
     prepare_torch(1, 0)
     model = attach_adapter(load_model(project / "data" / "base", "base.model"), settings)
@@ -164,162 +284,176 @@ def test_saved_and_loaded_it_says_the_same(project: Path, tmp_path: Path, embedd
             if parameter.requires_grad:
                 parameter += 0.05 * torch.randn_like(parameter)
     ids = torch.arange(10, 40)[None]
-    save_adapter(model.eval(), tmp_path, "data/base")
-    loaded = PeftModel.from_pretrained(load_model(project / "data" / "base", "base.model"), tmp_path).eval()
+    model.eval().save_pretrained(tmp_path)
+    loaded = load_finetuned(project / "data" / "base", tmp_path).eval()
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids).logits, loaded(input_ids=ids).logits)
     for one in (model, loaded):  # what reads and what speaks is still one matrix
         assert one.get_input_embeddings().weight.data_ptr() == one.get_output_embeddings().weight.data_ptr()
 
 
-def task(project: Path, folder: Path, *overrides: str) -> Task:
-    settings = make_run("finetune", project, None, *overrides).params.finetune
-    return Task("adapted", project / "data" / "pack", project / "data" / "base", "data/base", folder, settings, 1)
+def test_checkpointed_gradients_are_the_same(project: Path, pack: Path, tmp_path: Path):
+    saved = []
+    for switch in ("false", "true"):
+        finetune(project, pack, tmp_path / switch, f"finetune.gradient_checkpointing={switch}", "finetune.tokens=640")
+        saved.append(files_of(tmp_path / switch / "out")["log.jsonl"])
+    assert saved[0] == saved[1]
 
 
-def test_accumulated_batches_count_by_label(project: Path, tmp_path: Path):
-    """Four rows at once, or two by two: the same adapter, although the rows differ in labels."""
-    trained = []
-    for size, accumulation in ((4, 1), (1, 4)):
-        overrides = [f"finetune.batch_size={size}", f"finetune.gradient_accumulation={accumulation}"]
-        one = task(project, tmp_path / str(size), *overrides, "finetune.learning_rate=0.01")
-        prepare_torch(1, 0)
-        rows = load_from_disk(str(project / "data" / "pack" / "train"))
-        rows = rows.select_columns(["input_ids", "labels", "position_ids"])
-        labels = [sum(label != -100 for label in row) for row in rows["labels"]]
-        assert len(set(labels)) > 1
-        model = attach_adapter(load_model(one.base, "base.model"), one.settings)
-        make_trainer(model, rows, rows.select([]), one.settings, 3, one).train()
-        trained.append({name: p.detach() for name, p in model.named_parameters() if p.requires_grad})
-    for name, parameter in trained[0].items():
-        assert torch.allclose(parameter, trained[1][name], atol=5e-4), name  # Adam magnifies what rounding differs in
+# ---- the end, and what stops it --------------------------------------------------------------------------------------
 
 
-KILLED = """
-import os, sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from tiny_project import *
-mark_whole, marked = train.finetune.mark_whole, []
-def die_at_the_third(checkpoint, ended):
-    if len(marked) == 2:
-        os.kill(os.getpid(), 9)  # it is written, but for its mark
-    marked.append(mark_whole(checkpoint, ended))
-train.finetune.mark_whole = die_at_the_third
-execute(train.finetune, again(make_run("finetune", Path(sys.argv[2]), None, *sys.argv[4:]), Path(sys.argv[3])))
-"""
+def test_it_stops_early_when_the_loss_does_not_fall(project: Path, pack: Path, tmp_path: Path):
+    overrides = ["finetune.learning_rate=1000", "finetune.clip=1000", "finetune.evaluations=20", "finetune.patience=2"]
+    metrics = finetune(project, pack, tmp_path, *overrides)
+    assert metrics["stopped"] == "patience" and metrics["steps"] == metrics["best_step"] + 2 < 20
 
 
-def test_killed_in_mid_run_it_ends_with_the_same_bytes(project: Path, tmp_path: Path):
-    overrides = ["finetune.tokens=5120", "finetune.evaluations=8", "finetune.patience=8"]
-    output = tmp_path / "two" / "out"
-    arguments = [str(Path(__file__).parent), str(project), str(output), *overrides]
-    process = subprocess.Popen([sys.executable, "-c", KILLED, *arguments], cwd=Path(__file__).parents[2])
-    undisturbed = again(make_run("finetune", project, None, *overrides), tmp_path / "one" / "out")
-    execute(train.finetune, undisturbed)
-    assert process.wait(60) == -signal.SIGKILL
-    checkpoints = output.parent / "home" / "checkpoints"
-    (folder,) = checkpoints.glob("*/adapted")
-    assert not output.exists()
-    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-15"]
-    weights = folder / "checkpoint-15" / "adapter_model.safetensors"  # as if killed while writing it
-    weights.write_bytes(weights.read_bytes()[:100])
-    execute(train.finetune, dataclasses.replace(undisturbed, output=output, home=output.parent / "home"))
-    assert adapter_files(tmp_path / "one" / "out") == adapter_files(output)
-    assert not list(checkpoints.iterdir())
+def test_it_stops_when_its_time_is_over(project: Path, pack: Path, tmp_path: Path):
+    metrics = finetune(project, pack, tmp_path, "finetune.time_budget=1e-6")
+    assert (metrics["stopped"], metrics["steps"], metrics["best_step"]) == ("time", 1, 1)
 
 
 @pytest.mark.parametrize(
-    ("end", "overrides"),
-    [
-        (
-            "early",
-            ["finetune.learning_rate=1000", "finetune.clip=1000", "finetune.evaluations=20", "finetune.patience=2"],
-        ),
-        ("at the last step", []),
-    ],
+    "overrides", [[], ["finetune.learning_rate=1000", "finetune.clip=1000", "finetune.evaluations=20"]]
 )
 def test_killed_after_its_end_it_trains_no_further(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, overrides: list[str]
+    project: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
 ):
-    one = again(make_run("finetune", project, None, *overrides), tmp_path / "one" / "out")
-    assert execute(train.finetune, one)["control"]["stopped_early"] == (end == "early")
-    two = again(one, tmp_path / "two" / "out")
+    finetune(project, pack, tmp_path / "one", *overrides)
 
-    def saved_but_the_control(model: torch.nn.Module, folder: Path, base_name: str) -> None:
-        if folder.parent.name == "control":
-            raise OSError("as if killed: training has ended, and nothing of it is saved")
-        save_adapter(model, folder, base_name)
+    def killed(*_: object) -> None:
+        raise OSError("as if killed: training has ended, and nothing of it is saved")
 
     def not_again(*_: object, **__: object) -> None:
         raise AssertionError("it trains further")
 
     with monkeypatch.context() as patched:
-        patched.setattr(train.finetune, "save_adapter", saved_but_the_control)
+        patched.setattr(train.finetune, "_save", killed)
         with pytest.raises(OSError, match="as if killed"):
-            execute(train.finetune, two)
+            finetune(project, pack, tmp_path / "two", *overrides)
     with monkeypatch.context() as patched:
         patched.setattr(transformers.Trainer, "train", not_again)
-        execute(train.finetune, two)
-    assert adapter_files(tmp_path / "one" / "out") == adapter_files(tmp_path / "two" / "out")
+        finetune(project, pack, tmp_path / "two", *overrides)
+    assert files_of(tmp_path / "one" / "out") == files_of(tmp_path / "two" / "out")
 
 
-def test_of_a_local_base_no_path_is_written(project: Path, tmp_path: Path):
-    base = project / "data" / "base"
-    run = again(make_run("finetune", project, None, f"base.model={base}"), tmp_path / "out")
-    execute(train.finetune, run)
-    name = "adapter_config.json"
-    assert (tmp_path / "out" / name).read_bytes() == (project / "data" / "finetune" / name).read_bytes()
-    assert not any(str(project).encode() in content for content in adapter_files(tmp_path / "out").values())
+def test_an_overflow_stops_it_and_its_rows_are_kept(project: Path, pack: Path, tmp_path: Path):
+    with pytest.raises(
+        StageError, match=r"not finite at step 3; .*not-finite-3-0\.json.* lower finetune\.learning_rate"
+    ):
+        finetune(project, pack, tmp_path, "finetune.learning_rate=1e30", "finetune.batch=1")
+    (path,) = (tmp_path / "home").rglob("not-finite-*.json")
+    saved = json.loads(path.read_text())
+    task = task_of(project, tmp_path / "other")
+    rows = load_from_disk(str(pack / "train"))
+    order = draw_rows({"train": len(rows)}, {}, 40, task.settings.seed)[4:6]  # of the third step
+    expected = [rows[int(number)] for number in order]
+    assert [batch["rows"][0] for batch in saved["batches"]] == [
+        {name: row[name] for name in train.finetune.COLUMNS} for row in expected
+    ]
+    assert saved["step"] == 3 and saved["grad_norm"] in ("nan", "inf")
 
 
-def test_the_name_of_the_base_is_part_of_the_key(project: Path):
-    settings = make_run("finetune", project).params.finetune
-    keys = {_key(project / "data" / "pack", project / "data" / "base", name, settings) for name in ("data/base", "x/y")}
-    assert len(keys) == 2
+def out_of_memory(most: int, tokens: int, failed: list[int]) -> Callable[..., Any]:
+    """A training step whose memory holds so many rows of so many tokens, and at the fourth step of all has less."""
+    step = transformers.Trainer.training_step
+
+    def training_step(self: Any, model: Any, inputs: Any, *rest: Any) -> Any:
+        if inputs["input_ids"].numel() > most * tokens and self.state.global_step >= 3:
+            failed.append(self.batch)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(self, model, inputs, *rest)
+
+    return training_step
 
 
-def test_only_whole_checkpoints_count(tmp_path: Path):
-    for number in (5, 10, 15):
-        folder = tmp_path / f"checkpoint-{number}"
-        folder.mkdir()
-        (folder / "weights").write_text("0123456789")
-    for number in (5, 10):
-        mark_whole(tmp_path / f"checkpoint-{number}", ended=False)
-    (tmp_path / "checkpoint-10" / "weights").write_text("01234")
-    assert is_whole(tmp_path / "checkpoint-5") and not is_whole(tmp_path / "checkpoint-10")
-    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
+def test_where_memory_runs_out_fewer_rows_go_through_at_once(
+    project: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    overrides = ["finetune.rows_per_step=4", "finetune.evaluations=5", "finetune.tokens=2560"]
+    plain = finetune(project, pack, tmp_path / "plain", *overrides)
+    failed: list[int] = []
+    monkeypatch.setattr(transformers.Trainer, "training_step", out_of_memory(1, 64, failed))
+    metrics = finetune(project, pack, tmp_path / "short", *overrides)
+    assert failed == [4, 2] and (plain.pop("timing")["batch"], metrics.pop("timing")["batch"]) == (4, 1)
+    assert metrics.pop("mix") == plain.pop("mix") and metrics == pytest.approx(plain, abs=2e-4)
+    with pytest.raises(UserError, match=r"finetune\.batch: memory ran out with 4 rows at once: name fewer or auto"):
+        finetune(project, pack, tmp_path / "fixed", *overrides, "finetune.batch=4")
 
 
-def test_it_stops_early_when_the_loss_does_not_fall(project: Path, tmp_path: Path):
-    overrides = ["finetune.learning_rate=1000", "finetune.clip=1000", "finetune.evaluations=20", "finetune.patience=2"]
-    run = again(make_run("finetune", project, None, *overrides), tmp_path / "out")
-    adapted = execute(train.finetune, run)["adapted"]
-    assert adapted["stopped_early"] and adapted["steps"] < 20
+def test_a_trace_of_a_few_steps(project: Path, pack: Path, tmp_path: Path):
+    finetune(project, pack, tmp_path, "finetune.profile=true")
+    trace = json.loads((tmp_path / "out" / "finetune.trace.json").read_text())
+    assert any("mm" in event.get("name", "") for event in trace["traceEvents"])
 
 
-@pytest.mark.parametrize("quantization", ["nf4", "int8"])
-def test_the_base_may_be_quantised(project: Path, tmp_path: Path, quantization: str):
-    run = make_run("finetune", project, None, f"finetune.quantization={quantization}", "finetune.tokens=1280")
-    metrics = execute(train.finetune, again(run, tmp_path / "out"))
-    assert metrics["adapted"]["best_validation_loss"] < 6
+def test_without_validation_rows_it_trains_to_the_end(project: Path, pack: Path, tmp_path: Path):
+    rows = load_from_disk(str(pack / "train"))
+    rows.save_to_disk(str(tmp_path / "pack" / "train"))
+    write_empty(tmp_path / "pack" / "validation", rows)
+    metrics = finetune(project, tmp_path / "pack", tmp_path)
+    assert metrics["steps"] == metrics["best_step"] == 20 and metrics["best_validation_loss"] is None
 
 
-def test_without_validation_rows_it_trains_to_the_end(project: Path, tmp_path: Path):
-    import datasets
-
-    for name in ("train", "control"):
-        rows = load_from_disk(str(project / "data" / "pack" / name))
-        rows.save_to_disk(str(tmp_path / "pack" / name))
-    datasets.Dataset.from_dict({name: [] for name in rows.column_names}).save_to_disk(
-        str(tmp_path / "pack" / "validation"), num_shards=1
-    )
-    run: Run = dataclasses.replace(make_run("finetune", project), inputs=(tmp_path / "pack",))
-    metrics = execute(train.finetune, again(run, tmp_path / "out"))
-    assert metrics["adapted"]["steps"] == 20 and metrics["adapted"]["best_validation_loss"] is None
+def write_empty(folder: Path, like: Dataset) -> None:
+    Dataset.from_dict({name: [] for name in like.column_names}, like.features).save_to_disk(str(folder), num_shards=1)
 
 
-def test_refusals(project: Path, tmp_path: Path):
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("peft.use_dorra=true", r"finetune\.peft\.use_dorra is unknown: did you mean use_dora\?"),
+        ("peft.r=3", r"finetune\.peft\.r: set finetune\.rank instead"),
+        ("peft.peft_type=LOHAA", r"finetune\.peft\.peft_type: peft has no LOHAA, but .*LOHA"),
+        ("trainer.max_steps=4", r"finetune\.trainer\.max_steps: set finetune\.tokens instead"),
+        ("trainer.neftune_noise=5", r"trainer\.neftune_noise is unknown: did you mean neftune_noise_alpha\?"),
+        ("trainer.output_dir=x", r"finetune\.trainer\.output_dir is the stage's own"),
+        ("trainer.lr_scheduler_type=linar", r"finetune\.trainer: linar is not a valid SchedulerType"),
+        ("trainer.torch_compile_backend=zz", r"finetune\.trainer: 'ZZ' is not a valid DynamoBackend"),
+        (
+            "target_modules=[q_proj,vv_proj]",
+            r"LlamaForCausalLM has no vv_proj; its linear modules are down_proj, .*q_p",
+        ),
+        ("precision=fp16", r"finetune\.precision: fp16 needs a GPU"),
+        ("report_to=[mlflow]", r"finetune\.report_to: mlflow is not installed: pip install mlflow"),
+        ("batch=3", r"rows_per_step: 2 is no multiple of 1 devices x 3 rows at once"),
+    ],
+)
+def test_refused_settings(project: Path, pack: Path, tmp_path: Path, override: str, message: str):
+    with pytest.raises(UserError, match=message):
+        finetune(project, pack, tmp_path, f"finetune.{override}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_whole_model_takes_no_adapter(project: Path, pack: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"finetune\.peft: the method full trains no adapter"):
+        finetune(project, pack, tmp_path, "finetune.method=full", "finetune.peft.use_dora=true")
+
+
+def test_rows_that_the_devices_cannot_share(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert rows_at_once(task_of(project, tmp_path, "finetune.rows_per_step=6")) == 3
+    with pytest.raises(UserError, match="3 is no multiple of 2 devices"):
+        rows_at_once(task_of(project, tmp_path, "finetune.rows_per_step=3"))
+
+
+def test_refused_packs(project: Path, pack: Path, tmp_path: Path):
     with pytest.raises(UserError, match="is no pack: run `train pack`"):
-        execute(train.finetune, dataclasses.replace(make_run("finetune", project), inputs=(tmp_path / "missing",)))
+        finetune(project, tmp_path / "missing", tmp_path)
+    rows = load_from_disk(str(pack / "train"))
+    other = tmp_path / "other"
+    for name, changed in (
+        ("validation", rows),
+        ("train", rows.map(lambda row: {"input_ids": [*row["input_ids"][:-1], 4_000]})),
+    ):
+        changed.save_to_disk(str(other / name))
+    with pytest.raises(UserError, match=r"has the token 4000 .* the base knows 400 .* packed for another model"):
+        finetune(project, other, tmp_path)
+    write_empty(tmp_path / "empty" / "train", rows)
+    rows.save_to_disk(str(tmp_path / "empty" / "validation"))
+    with pytest.raises(UserError, match=r"holds no row to train on: reports/pack\.json"):
+        finetune(project, tmp_path / "empty", tmp_path)

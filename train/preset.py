@@ -1,0 +1,60 @@
+"""Presets: the settings of base, pack and finetune for a model and a machine, one YAML file each in `presets`."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from corpus.errors import UserError
+from corpus.params import load
+
+FOLDER = Path(__file__).parent / "presets"  # a file's first line, a comment, says what it is for
+
+
+def apply_preset(name: str | None, params: Path) -> str:
+    """Write a preset's keys into params.yaml and return what changed; without a name, a line a preset.
+
+    Comments and all other keys stay. Raises UserError naming the preset, or the file that is no params.yaml; it is then
+    as it was.
+    """
+    files = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    if name is None:
+        return "\n".join(f"{key:<18}{path.read_text('utf-8').splitlines()[0][2:]}" for key, path in files.items())
+    if name not in files:
+        near = difflib.get_close_matches(name, files, n=1, cutoff=0.3)
+        raise UserError(
+            f"preset {name!r} is unknown: {f'did you mean {near[0]}? ' if near else ''}({', '.join(files)})"
+        )
+    load(params)  # says what is wrong with the file, if anything
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 10_000
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(
+        type(None), lambda dump, _: dump.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    tree: Any = yaml.load(params.read_text("utf-8"))
+    changes = []
+    for section, settings in yaml.load(files[name].read_text("utf-8")).items():
+        if tree.get(section) is None:
+            tree[section] = {}
+        for key, new in settings.items():
+            if key not in tree[section] or tree[section][key] != new:
+                changes.append(f"{section}.{key}: {_shown(tree[section].get(key, 'default'))} → {_shown(new)}")
+                tree[section][key] = new
+    written = params.with_name(f".{params.name}.new")
+    try:
+        with written.open("w", encoding="utf-8") as file:
+            yaml.dump(tree, file)
+        load(written)
+        written.replace(params)
+    finally:
+        written.unlink(missing_ok=True)
+    return "\n".join(changes) or f"{params} already has the settings of {name}"
+
+
+def _shown(value: Any) -> str:
+    """As YAML writes it, on one line."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)

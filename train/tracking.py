@@ -1,0 +1,80 @@
+"""What can be watched while it trains: dvclive's files, other trackers, and a profiler's trace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from corpus.params import Finetune
+
+KINDS = {"loss": "train/loss", "eval_loss": "validation/loss", "grad_norm": "train/grad_norm", "learning_rate": "rate"}
+PROFILED = {"wait": 1, "warmup": 1, "active": 3}  # steps
+
+
+def watchers(settings: Finetune, reports: Path, checkpoints: Path, name: str) -> list[TrainerCallback]:
+    """Callbacks for dvclive and the profiler; the trackers that transformers knows itself write below the store."""
+    folder = (checkpoints.parents[2] / "tracking").resolve()
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard" / name)
+    os.environ.setdefault("WANDB_DIR", str(folder))
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    if {*settings.report_to} - {"dvclive"}:
+        folder.mkdir(parents=True, exist_ok=True)
+    live = [LiveCallback(reports / "dvclive" / name)] if "dvclive" in settings.report_to else []
+    profiled = settings.profile and name == "adapted"
+    return [*live, ProfilerCallback(reports / "finetune.trace.json")] if profiled else [*live]
+
+
+def write_live(folder: Path, log: Iterable[Mapping[str, float]]) -> Any:
+    """Write the metrics.json and plots of a log anew, without times; returns the dvclive.Live, for `add_event`."""
+    from dvclive.live import Live
+
+    live = Live(str(folder), save_dvc_exp=False, dvcyaml=None)
+    for event in log:
+        add_event(live, event)
+    return live
+
+
+def add_event(live: Any, event: Mapping[str, float]) -> None:
+    """Add an event of the Trainer's log to dvclive's files."""
+    live.step = int(event["step"])
+    for key, name in KINDS.items():
+        if key in event:
+            live.log_metric(name, event[key])
+    live.make_summary()
+
+
+class LiveCallback(TrainerCallback):
+    """Writes dvclive's files while it trains; after a kill, what was logged before comes first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.live = folder, None
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.live is None:
+            self.live = write_live(self.folder, state.log_history)
+        else:
+            add_event(self.live, state.log_history[-1])
+
+
+class ProfilerCallback(TrainerCallback):
+    """Traces a few steps with torch's profiler into a file that chrome://tracing and Perfetto show."""
+
+    def __init__(self, file: Path) -> None:
+        schedule = torch.profiler.schedule(**PROFILED, repeat=1)
+        self.profiler = torch.profiler.profile(
+            schedule=schedule, on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(file))
+        )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.profiler.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.profiler.step()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.profiler.stop()

@@ -1,0 +1,266 @@
+"""transformers' Trainer with what it lacks: whole checkpoints, a validation loss by label, and a stop at the first NaN.
+
+Imported where training starts, and not before: it takes seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate.utils import broadcast_object_list
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from corpus.errors import StageError, UserError
+from train import checkpoints
+from train.finetune import Task, is_first, world
+from train.models import IGNORED, device, precision_of
+from train.rows import label_loss
+
+OWNED = {  # parameters of finetune, and the TrainingArguments that they set
+    "tokens": ("max_steps", "num_train_epochs"),
+    "batch": ("per_device_train_batch_size", "per_device_eval_batch_size", "auto_find_batch_size"),
+    "rows_per_step": ("gradient_accumulation_steps",),
+    "learning_rate": ("learning_rate",),
+    "warmup": ("warmup_steps", "warmup_ratio"),
+    "weight_decay": ("weight_decay",),
+    "clip": ("max_grad_norm",),
+    "seed": ("seed", "data_seed"),
+    "precision": ("bf16", "fp16", "bf16_full_eval", "fp16_full_eval"),
+    "gradient_checkpointing": ("gradient_checkpointing", "activation_checkpointing"),
+    "evaluations": ("eval_strategy", "eval_steps", "save_strategy", "save_steps", "logging_strategy", "logging_steps"),
+    "patience": ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+    "report_to": ("report_to",),
+}
+UNFIT = {  # what would break the stage, or it would not heed
+    *("resume_from_checkpoint", "save_total_limit", "save_only_model", "push_to_hub", "dataloader_drop_last"),
+    *("ignore_data_skip", "label_smoothing_factor", "average_tokens_across_devices"),
+}
+
+
+def training_arguments(task: Task, steps: int, batch: int, validated: bool) -> TrainingArguments:
+    """The TrainingArguments of finetune's parameters, finetune.trainer among them. Raises UserError naming a key."""
+    settings, precision = task.settings, precision_of(task.settings.precision)
+    check_keys("trainer", settings.trainer, OWNED, {field.name for field in dataclasses.fields(TrainingArguments)})
+    for package in {*settings.report_to} - {"dvclive"}:
+        if not importlib.util.find_spec(package):
+            raise UserError(f"finetune.report_to: {package} is not installed: pip install {package}")
+    if precision == "fp16" and device() == "cpu":
+        raise UserError("finetune.precision: fp16 needs a GPU: name bf16, fp32 or auto")
+    every = math.ceil(steps / settings.evaluations)
+    ours: dict[str, Any] = {
+        "output_dir": str(task.checkpoints),
+        "max_steps": steps,
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": settings.rows_per_step // (batch * world()),
+        "learning_rate": settings.learning_rate,
+        "warmup_steps": round(settings.warmup * steps),
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.clip,
+        "seed": settings.seed,
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "use_cpu": device() == "cpu",
+        "train_sampling_strategy": "sequential",  # the rows are drawn before
+        "remove_unused_columns": False,
+        "logging_steps": every,
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "steps" if validated else "no",
+        "eval_steps": every,
+        "save_steps": every,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "restore_callback_states_from_checkpoint": True,
+        "report_to": [name for name in settings.report_to if name != "dvclive"] or "none",
+        "disable_tqdm": task.name != "adapted" or not sys.stderr.isatty() or not is_first(),
+    }
+    defaults: dict[str, Any] = {
+        "lr_scheduler_type": "cosine",
+        "run_name": task.name,
+        "dataloader_pin_memory": device() != "cpu",
+        "ddp_find_unused_parameters": False,  # mixtures of experts want true
+        "log_level": "error",
+        "log_level_replica": "error",
+        "ddp_backend": "gloo" if device() == "cpu" and world() > 1 else None,
+    }
+    if unfit := settings.trainer.keys() & (UNFIT | ours.keys()):
+        raise UserError(f"finetune.trainer.{min(unfit)} is the stage's own: leave it out")
+    arguments = TrainingArguments(**(defaults | settings.trainer | ours))
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # without torchrun one GPU trains: rows without padding cannot be cut for several
+    return arguments
+
+
+def check_keys(
+    section: str, given: Collection[str], owned: Mapping[str, Sequence[str]], known: Collection[str]
+) -> None:
+    """Raises UserError for a key that a parameter of ours stands for, or that is unknown, with the nearest name."""
+    for key in given:
+        if parameter := next((name for name, keys in owned.items() if key in keys), None):
+            raise UserError(f"finetune.{section}.{key}: set finetune.{parameter} instead")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+            raise UserError(f"finetune.{section}.{key} is unknown: {hint}")
+
+
+class Ends(TrainerCallback, ExportableState):
+    """Log and validate at the last step, and make that the last which the time budget leaves (minutes; None: all)."""
+
+    def __init__(self, minutes: float | None = None) -> None:
+        self.minutes, self.spent, self.started, self.over = minutes, 0.0, time.monotonic(), False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.started = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.minutes is not None:
+            self.over = agreed(self._seconds() > 60 * self.minutes)
+            control.should_training_stop |= self.over
+        if control.should_training_stop or state.global_step >= state.max_steps:
+            control.should_log = control.should_save = True
+            control.should_evaluate = args.eval_strategy != "no"
+
+    def _seconds(self) -> float:
+        return self.spent + time.monotonic() - self.started
+
+    def state(self) -> dict[str, Any]:
+        spent = 0.0 if self.minutes is None else self._seconds()  # a time only where the result depends on it
+        return {"args": {"minutes": self.minutes}, "attributes": {"spent": spent}}
+
+
+def agreed(value: Any) -> Any:
+    """What the first of all processes says, so that none takes another path."""
+    return broadcast_object_list([value])[0] if world() > 1 else value
+
+
+class LabelTrainer(Trainer):
+    """The loss is the sum over the labels of a step by their number, whatever the batches and devices it is cut into.
+
+    Checkpoints appear whole, `whole.json` among their files. A loss or gradient that is not finite raises StageError.
+    """
+
+    def __init__(
+        self, model: Any, task: Task, batch: int, rows: Any, validation: Any, collate: Any, watchers: Any
+    ) -> None:
+        validated = len(validation) > 0
+        self.task, self.batch, self.collate = task, batch, collate
+        self.rows, self.validation = rows, validation
+        self.losses: list[torch.Tensor] = []  # of the step's batches so far
+        super().__init__(
+            model,
+            training_arguments(task, len(rows) // task.settings.rows_per_step, batch, validated),
+            data_collator=collate,
+            train_dataset=rows,
+            eval_dataset=validation if validated else None,
+            compute_loss_func=label_loss,
+            callbacks=watchers,
+        )
+        self.model_accepts_loss_kwargs = False  # the loss is ours
+        self.add_callback(Ends(task.settings.time_budget))
+        if validated:
+            self.add_callback(EarlyStoppingCallback(task.settings.patience))
+        self.remove_callback(PrinterCallback)  # the log has it
+
+    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
+        loss: Any = super().compute_loss(model, inputs, *arguments, **options)
+        self.losses.append(loss.detach())
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        losses, self.losses = torch.stack(self.losses), []
+        overflown = norm is not None and not math.isfinite(norm) and not self.args.fp16  # its scaler skips
+        if overflown or not losses.isfinite().all():
+            self._stop(losses.tolist(), norm)
+        return norm
+
+    def _stop(self, losses: list[float], norm: Any) -> None:
+        """Save the step's batches whose loss is not finite, or all where only the gradient is not, and raise."""
+        folder, step = self.task.checkpoints, self.state.global_step + 1
+        batches = []
+        for number, loss in enumerate(losses):
+            if math.isfinite(loss) == all(map(math.isfinite, losses)):
+                start = (step - 1) * self.task.settings.rows_per_step
+                start += (number * world() + self.args.process_index) * self.batch
+                rows = self.rows.select(range(start, start + self.batch)).to_list()
+                batches.append({"loss": str(loss), "rows": rows})
+        path = folder / f"not-finite-{step}-{self.args.process_index}.json"
+        path.write_text(
+            json.dumps({"step": step, "grad_norm": str(norm if norm is None else float(norm)), "batches": batches})
+        )
+        raise StageError(
+            f"the loss or gradient of {self.task} is not finite at step {step}; the rows are in {path}: look at "
+            "their documents, lower finetune.learning_rate or finetune.clip, or set finetune.precision to fp32"
+        )
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The loss in nats per label over all validation rows; the library's is a mean of batches, whatever in them."""
+        rows, model, size, together = self.validation, cast(Any, self.model), self.batch, world()
+        batches = math.ceil(len(rows) / size)
+        sums = torch.zeros(2, dtype=torch.float64)  # nats, labels
+        model.eval()
+        with torch.no_grad():
+            # Each process runs as often as the others, as sharded models must; what is over does not count.
+            for number in range(self.args.process_index, math.ceil(batches / together) * together, together):
+                chosen = range(size * (number % batches), min(len(rows), size * (number % batches + 1)))
+                inputs = self._prepare_inputs(self.collate(rows.select(chosen).to_list()))
+                labels = inputs.pop("labels")
+                loss = label_loss(model(**inputs), labels, 1).item()
+                if number < batches:
+                    sums += torch.tensor([loss, int((labels[..., 1:] != IGNORED).sum())])
+        nats, labels = self.accelerator.reduce(sums.to(self.args.device), "sum").tolist()
+        if not labels:
+            raise UserError("the validation pack holds no label: run `train pack` again")
+        metrics = {"eval_loss": nats / labels}
+        if not math.isfinite(nats):
+            raise StageError(f"the validation loss of {self.task} is {nats} at step {self.state.global_step}")
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Let the library write into a folder aside, and give that its name when all of it is on the disk."""
+        folder, partial = self.task.checkpoints, self.task.checkpoints / "partial"
+        name = f"checkpoint-{self.state.global_step}"
+        if is_first():
+            shutil.rmtree(partial, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.args.output_dir = str(partial)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.output_dir = str(folder)
+        self.state.best_model_checkpoint = None  # it would be in the folder aside; best_global_step says which it is
+        self.accelerator.wait_for_everyone()
+        if is_first():
+            checkpoints.publish(partial / name, folder / name, self._reason())
+            checkpoints.keep_last_and_best(folder)
+        self.accelerator.wait_for_everyone()
+
+    def _reason(self) -> str | None:
+        """Why training ends here, if it does."""
+        if not self.control.should_training_stop:
+            return None
+        if self.state.global_step >= self.state.max_steps:
+            return "tokens"
+        return "time" if any(getattr(c, "over", False) for c in self.callback_handler.callbacks) else "patience"
+
+    def load_best(self, checkpoint: Path) -> None:
+        """Take up the weights of the best checkpoint up to this one, and the state of this one."""
+        self.state = self.state.load_from_json(str(checkpoint / "trainer_state.json"))
+        self.state.best_model_checkpoint = str(checkpoints.best_of(checkpoint))
+        self._load_best_model()
