@@ -274,9 +274,7 @@ MixName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # the name of its 
 class Finetune(Section):
     method: Literal["lora", "qlora", "int8", "full"] = "lora"  # qlora: the base in nf4 with double quantisation
     tokens: Positive = 300_000  # seen in training, so that more data is not more compute
-    time_budget: Annotated[float, Field(gt=0)] | None = (
-        None  # minutes an adapter; then the machine decides the result
-    )
+    time_budget: Annotated[float, Field(gt=0)] | None = None  # minutes an adapter; then the machine decides the result
     rows_per_step: Positive = 2  # over all devices
     batch: Positive | Literal["auto"] = "auto"  # rows at once on a device; auto: as many as memory holds
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3

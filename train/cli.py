@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.add_argument("--params", type=Path, metavar="FILE", help="default: params.yaml")
     export.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     serve = commands.add_parser("serve", help="answer over HTTP as OpenAI's API does, by `transformers serve`")
-    serve.add_argument("folder", type=Path, nargs="?", default=Path("data/finetune"), help="default: data/finetune, merged first")
+    serve.add_argument(
+        "folder", type=Path, nargs="?", default=Path("data/finetune"), help="default: data/finetune, merged first"
+    )
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000)
     options = parser.parse_args(arguments)
