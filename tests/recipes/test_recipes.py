@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import runpy
 import subprocess
@@ -208,8 +209,9 @@ def test_an_adapter_on_a_model_trained_whole(project, tmp_path, say):
     assert all((whole[name] == base[name]).all() for name in base)
 
 
-def test_optuna_reads_the_losses_of_dvc_experiments(tmp_path, say):
+def test_optuna_reads_the_losses_of_dvc_experiments(tmp_path, say, monkeypatch):
     pytest.importorskip("optuna")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     (tmp_path / "params.yaml").write_text("finetune:\n  learning_rate: 0.1\n  rank: 8\n")
     (tmp_path / "finetune.py").write_text(
         "import json, math, pathlib, yaml\n"
@@ -231,10 +233,10 @@ def test_optuna_reads_the_losses_of_dvc_experiments(tmp_path, say):
         ["git", "commit", "-qm", "start"],
     ):
         subprocess.run(command, cwd=tmp_path, check=True)
-    said = say("optuna_sweep.py", 2, 2, 2).splitlines()[-1]
+    said = say("optuna_sweep.py", 2, 1, 1).splitlines()[-1]
     shown = json.loads(subprocess.check_output(["dvc", "exp", "show", "--json"], cwd=tmp_path))
     names = {experiment["name"] for commit in shown for experiment in commit["experiments"] or []}
-    assert names == {f"trial-{number}" for number in range(4)}
+    assert names == {f"trial-{number}" for number in range(2)}
     assert said.startswith("trial-") and "learning_rate" in said
 
 
@@ -242,26 +244,37 @@ def reviews(count: int, words: dict[str, list[str]], seed: int) -> pl.DataFrame:
     """Reviews whose words tell the label."""
     draw = random.Random(seed)
     labels = [draw.choice(sorted(words)) for _ in range(count)]
-    texts = ["".join(draw.choices(words[label], k=4)) + f"{number}" for number, label in enumerate(labels)]
+    texts = ["".join(draw.choices(words[label], k=2)) + f"{number}" for number, label in enumerate(labels)]
     return pl.DataFrame({"text": texts, "label": labels})
 
 
-def test_chinese_reviews_are_learned_and_put_beside_baselines(tmp_path, say):
+def test_chinese_reviews_are_learned_and_put_beside_baselines(tmp_path, monkeypatch, capsys):
     data = reviews(500, {"0": ["很差", "难吃", "太慢", "退货"], "1": ["很好", "好吃", "很快", "喜欢"]}, seed=0)
+    # The tiny base knows the words of its answers from the texts, as it does with real reviews.
+    data = data.with_columns(pl.col("text") + pl.Series(["，不是好评就是差评"]))
     data.cast({"label": pl.Int64}).write_csv(tmp_path / "reviews.csv")
-    said = say("sentiment_zh.py", "reviews.csv", 400, 100)
+    monkeypatch.syspath_prepend(RECIPES)
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(RECIPES / "sentiment_zh.py"))["main"]
+    main("reviews.csv", 400, 100, rates=(0.004, 1e-5), tokens=100_000)
+    said = capsys.readouterr().out
     found = {
         line.split(":")[0]: float(line.split()[line.split().index("accuracy") + 1].rstrip(","))
         for line in said.splitlines()
         if "accuracy" in line
     }
     assert found["model"] > 0.9 > found["most frequent label"] and found["naive Bayes"] > 0.9
-    assert "learning rate 0.00" in said
+    assert "learning rate 0.004," in said  # the other one learns next to nothing
 
 
-def test_film_reviews_run_on_labels_that_are_words(tmp_path, say):
+def test_film_reviews_run_on_labels_that_are_words(tmp_path, monkeypatch, capsys):
     reviews(600, {"neg": ["bad ", "dull "], "pos": ["good ", "fine "]}, seed=1).write_parquet(tmp_path / "imdb.parquet")
-    assert "model: accuracy" in say("imdb.py", "imdb.parquet")
+    monkeypatch.syspath_prepend(RECIPES)
+    monkeypatch.chdir(tmp_path)
+    recipe = runpy.run_path(str(RECIPES / "imdb.py"))
+    recipe["main"]("imdb.parquet", 500, 100, recipe["TASK"], "en", rates=(0.004,), tokens=8_000)
+    assert "model: accuracy" in capsys.readouterr().out
+    assert yaml.safe_load((tmp_path / "task.yaml").read_text())["answers"] == {"neg": "neg", "pos": "pos"}
 
 
 def test_support_dialogues_end_in_answers_side_by_side(tmp_path, say):
@@ -269,4 +282,6 @@ def test_support_dialogues_end_in_answers_side_by_side(tmp_path, say):
     rows += [{"input": f"怎么退款{number}？", "output": "请打开订单页面，然后申请退款。"} for number in range(40)]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     said = say("support_dialogues_zh.py", "d.jsonl")
-    assert said.count("adapted: ") == said.count("base: ") == said.count("reference: ") >= 4
+    counts = {said.count(f"\n{name:>9}: ") for name in ("prompt", "reference", "base", "adapted")}
+    assert counts == {5}  # of 80 dialogues every sixteenth
+    assert "adapted: 请打开订单页面" in said
