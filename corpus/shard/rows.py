@@ -13,7 +13,7 @@ from corpus.documents import DOCUMENT
 from corpus.shard.chunks import cut
 
 _FIRST = ("id", "text", "source", "lang", "url", "title", "date", "licence", "label", "parent_id", "method")
-_LAST = ("messages", "meta")  # meta holds the source's own ids and whatever else its rows said
+_LAST = ("messages", "preference", "meta")  # meta holds the source's own ids and whatever else its rows said
 SHARD = pa.schema([*map(DOCUMENT.field, _FIRST), pa.field("chunk", pa.int32()), *map(DOCUMENT.field, _LAST)])
 
 

@@ -26,7 +26,7 @@ from corpus.shard.rows import SHARD, chunk_rows, instruction_lines
 from corpus.stage import Metrics, Part, Run, add_metrics, batches, side_by_side
 
 READS = ("clean", "filter", "split")
-VERSION = 2
+VERSION = 3
 
 SPLITS = ("train", "validation", "test")
 PART_BYTES = 64_000_000  # text of a file

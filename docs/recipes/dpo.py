@@ -1,6 +1,6 @@
 """Preference training (DPO) by TRL: the fine-tuned adapter learns to prefer what people chose over what they rejected.
 
-    pip install trl
+    pip install 'corpusmill[recipes]'
     python docs/recipes/dpo.py [--data data] [--output data/dpo] [--epochs 1] [--learning-rate 1e-4] [--beta 0.1]
 
 Takes the rows of the shards that have a `preference`, as sources with `chosen` and `rejected` give them, and goes on

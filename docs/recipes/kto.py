@@ -1,6 +1,6 @@
 """Preference training (KTO) by TRL, from single answers that were wanted or not: the fine-tuned adapter learns on.
 
-    pip install trl
+    pip install 'corpusmill[recipes]'
     python docs/recipes/kto.py [--data data] [--output data/kto] [--epochs 1] [--learning-rate 1e-4] [--beta 0.1]
 
 Takes the dialogues of the shards whose `label` is "true" or "false", as sources with a `label` of true or false beside
