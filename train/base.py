@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from corpus.errors import UserError
 from corpus.params import Base
+from corpus.reference.texts import read_texts
 from corpus.stage import Metrics, Run, count_rows
 from train.models import first_line, load_tokenizer, prepare_torch
 
@@ -53,7 +54,7 @@ def run(run: Run) -> Metrics:
     if settings.model != TINY:
         return adopt(settings, run.output)
     paths = [*(run.inputs or settings.texts)] or default_texts(run.data / "reference")
-    documents = read_texts(paths)[: run.limit]
+    documents = read_all(paths)[: run.limit]
     tokenizer = train_tokenizer(documents, settings)
     model, loss = train_model(tokenizer, documents, settings)
     model.save_pretrained(run.output)
@@ -70,20 +71,28 @@ def adopt(settings: Base, output: Path) -> Metrics:
     """Copy a pretrained model and its tokenizer as they are: the weights are never held in memory.
 
     Only files that hold data are taken, and Python if it is trusted. Raises UserError naming base.model where there is
-    no model in safetensors, no tokenizer, or no way to the hub.
+    no way to the hub, no causal language model in safetensors, or no tokenizer.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    copy_files(find_files(settings), output, [*FILES, *(["*.py"] if settings.trust_remote_code else [])])
-    refuse_torn_weights(output, settings.model)
+    patterns = [*FILES, *(["*.py"] if settings.trust_remote_code else [])]
+    source = Path(settings.model) if Path(settings.model).is_dir() else fetch(settings, patterns)
+    for path in sorted(source.iterdir()):
+        if path.is_file() and any(path.match(pattern) for pattern in patterns):
+            shutil.copyfile(path, output / path.name)  # symbolic links, as caches have them, become files
     trust = settings.trust_remote_code
-    tokenizer = load_tokenizer(output, "base.model", trust_remote_code=trust)
     try:
+        refuse_torn_weights(output)
         config = AutoConfig.from_pretrained(output, trust_remote_code=trust, local_files_only=True)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
-    except (OSError, ValueError, KeyError) as error:
+        if {getattr(module, "is_causal", None) for module in model.modules()} - {None} == {False}:
+            raise UserError(f"base.model: {str(output)!r} is an encoder: each token of it sees those that follow")
+        tokenizer = load_tokenizer(output, "base.model", trust_remote_code=trust)
+    except UserError as error:
+        raise UserError(str(error).replace(str(output), settings.model)) from None
+    except Exception as error:  # a foreign config.json can break the libraries in any way
         raise UserError(f"base.model: {settings.model!r} is no causal language model ({first_line(error)})") from None
     return count_rows(rows_in=1, dropped={}) | {
         "parameters": model.num_parameters(),
@@ -93,17 +102,11 @@ def adopt(settings: Base, output: Path) -> Metrics:
     }
 
 
-def find_files(settings: Base) -> Path:
-    """The folder that holds the model's files: the named one, or what the hub has of it.
-
-    Raises UserError naming base.model.
-    """
-    if Path(settings.model).is_dir():
-        return Path(settings.model)
+def fetch(settings: Base, patterns: list[str]) -> Path:
+    """The folder of what the hub has of a model. Raises UserError naming base.model, and the way without a network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [*FILES, *(["*.py"] if settings.trust_remote_code else [])]
     try:
         return Path(snapshot_download(settings.model, revision=settings.revision, allow_patterns=patterns))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -115,28 +118,31 @@ def find_files(settings: Base) -> Path:
         ) from None
 
 
-def refuse_torn_weights(folder: Path, name: str) -> None:
+def refuse_torn_weights(folder: Path) -> None:
     """Raises UserError naming base.model where a safetensors file is missing or ends too early, or there is none."""
     from safetensors import SafetensorError, safe_open
 
     index = folder / "model.safetensors.index.json"
     named = json.loads(index.read_text("utf-8"))["weight_map"].values() if index.exists() else ()
-    files = sorted({*(folder / file for file in named), *folder.glob("*.safetensors")})
+    files = sorted({*(folder / str(file) for file in named), *folder.glob("*.safetensors")})
     if not files:
-        raise UserError(f"base.model: {name!r} has no weights in safetensors, and others are not loaded")
+        raise UserError(f"base.model: {str(folder)!r} has no weights in safetensors, and others are not loaded")
     for path in files:
         try:
             with safe_open(path, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            raise UserError(f"base.model: {path.name} of {name!r} is torn or missing ({first_line(error)})") from None
+            raise UserError(
+                f"base.model: {path.name} of {str(folder)!r} is torn or missing ({first_line(error)})"
+            ) from None
 
 
-def copy_files(source: Path, output: Path, patterns: Sequence[str]) -> None:
-    """Copy the files whose names match; symbolic links, as caches have them, become files."""
-    for path in sorted(source.iterdir()):
-        if path.is_file() and any(path.match(pattern) for pattern in patterns):
-            shutil.copyfile(path, output / path.name)
+def read_all(paths: Sequence[Path]) -> list[str]:
+    """The documents of text files, which stand between lines of `---`. Raises UserError naming base.texts."""
+    documents = [document for path in paths for document in read_texts(path, "base.texts")]
+    if not documents:
+        raise UserError(f"base.texts: {', '.join(map(str, paths))} holds no text to train on")
+    return documents
 
 
 def default_texts(folder: Path) -> list[Path]:
@@ -145,31 +151,6 @@ def default_texts(folder: Path) -> list[Path]:
     if not found:
         raise UserError(f"base.texts: {folder} has neither {' nor '.join(TEXTS)}: restore them, or name others")
     return found
-
-
-def read_texts(paths: Sequence[Path]) -> list[str]:
-    """The documents of text files, which stand between lines of `---`. Raises UserError naming base.texts."""
-    documents: list[str] = []
-    for path in paths:
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-            raise UserError(f"base.texts: {path} cannot be read ({reason}); name UTF-8 text files") from None
-        documents += split_documents(text)
-    if not documents:
-        raise UserError(f"base.texts: {', '.join(map(str, paths))} holds no text to train on")
-    return documents
-
-
-def split_documents(text: str) -> list[str]:
-    """Documents between lines of three hyphens.
-
-    >>> split_documents("one\\ntwo\\n---\\nthree --- four\\n---\\n")
-    ['one\\ntwo', 'three --- four']
-    """
-    documents = ("\n" + text + "\n").replace("\r\n", "\n").split("\n---\n")
-    return [document.strip() for document in documents if document.strip()]
 
 
 def train_tokenizer(documents: Sequence[str], settings: Base) -> Any:

@@ -83,14 +83,19 @@ def load_finetuned(
     for name in ADAPTER_FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no adapter: {name} is missing; run `train finetune`, or name its folder")
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
     from safetensors import SafetensorError
 
     model = load_model(base, "base.model", method=method, precision=precision, trust_remote_code=trust_remote_code)
     try:
-        return PeftModel.from_pretrained(model, folder)
+        adapted = PeftModel.from_pretrained(model, folder)
+        stored = load_peft_weights(str(folder), device="cpu")
+        missing = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys() - stored.keys()
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{folder} does not fit the base ({first_line(error)}): run `train finetune`") from None
+    if missing:  # peft would go on with what fits
+        raise UserError(f"{folder} is the adapter of another base: it has no {min(missing)}")
+    return adapted
 
 
 def _load(

@@ -13,17 +13,17 @@ from corpus.errors import UserError
 SEPARATOR = re.compile(r"^---[ \t]*$", re.MULTILINE)
 
 
-def read_texts(path: Path) -> list[str]:
+def read_texts(path: Path, key: str = "reference.texts") -> list[str]:
     """The documents of a text file, between lines of `---`; in NFC, as all documents are. Blank ones do not count.
 
-    Raises UserError if the file is missing or not UTF-8.
+    Raises UserError naming the key of params if the file is missing or not UTF-8.
     """
     try:
         content = path.read_text("utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: reference.texts names text files, for each language its own") from None
+        raise UserError(f"{key}: {path} does not exist: name text files in UTF-8") from None
     except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} is not a text file in UTF-8 ({error}): convert it, or name another") from None
+        raise UserError(f"{key}: {path} is not a text file in UTF-8 ({error}): convert it, or name another") from None
     texts = (text.strip() for text in SEPARATOR.split(unicodedata.normalize("NFC", content)))
     return [text for text in texts if text]
 

@@ -18,6 +18,7 @@ import train.base
 from corpus.errors import UserError
 from corpus.stage import execute
 from train.base import default_texts
+from train.models import load_finetuned, load_model
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,46 @@ def test_by_default_the_two_reference_texts_are_read(tmp_path: Path):
     assert default_texts(folder) == [folder / "zh.txt"]
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}, "is an encoder"),
+        ({"model_type": "llama", "hidden_size": "x"}, "is no causal language model"),
+        ({"model_type": "llama", "num_attention_heads": 0}, "is no causal language model"),
+        ([], "is no causal language model"),
+    ],
+)
+def test_what_is_no_causal_model_is_refused(project: Path, tmp_path: Path, config: object, message: str):
+    foreign = shutil.copytree(project / "data" / "base", tmp_path / "foreign")
+    (foreign / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=rf"base\.model: '.*/foreign' {message}"):
+        execute(train.base, make_run("base", project, tmp_path / "out", f"base.model={foreign}"))
+
+
+@pytest.mark.parametrize(
+    "index", ["no JSON", "[]", '{"weight_map": {"a": 5}}', '{"weight_map": {"a": "other.safetensors"}}']
+)
+def test_an_index_of_weights_that_are_not_there_is_refused(project: Path, tmp_path: Path, index: str):
+    foreign = shutil.copytree(project / "data" / "base", tmp_path / "foreign")
+    (foreign / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(UserError, match=r"base\.model: .*/foreign'"):
+        execute(train.base, make_run("base", project, tmp_path / "out", f"base.model={foreign}"))
+
+
+def test_the_adapter_of_another_base_is_refused(project: Path, tmp_path: Path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    smaller = load_model(project / "data" / "base", "base.model")
+    get_peft_model(smaller, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    config = AutoConfig.from_pretrained(project / "data" / "base", num_hidden_layers=2)
+    larger = AutoModelForCausalLM.from_config(config)
+    larger.save_pretrained(tmp_path / "larger")
+    load_finetuned(project / "data" / "base", tmp_path / "adapter")
+    with pytest.raises(UserError, match=r"adapter is the adapter of another base: it has no .*layers\.1\."):
+        load_finetuned(tmp_path / "larger", tmp_path / "adapter")
+
+
 def test_a_torn_model_is_refused(project: Path, tmp_path: Path):
     torn = shutil.copytree(project / "data" / "base", tmp_path / "torn")
     weights = torn / "model.safetensors"
@@ -137,7 +178,11 @@ def test_texts_that_cannot_be_read_are_named(tmp_path: Path):
     write_sources(tmp_path)
     (tmp_path / "gbk.txt").write_bytes("中文".encode("gbk"))
     (tmp_path / "short.txt").write_text("short")
-    for name, message in (("gbk.txt", "not UTF-8"), ("missing.txt", "No such file"), ("short.txt", "fewer than")):
+    for name, message in (
+        ("gbk.txt", "not a text file in UTF-8"),
+        ("missing.txt", "does not exist"),
+        ("short.txt", "fewer than"),
+    ):
         with pytest.raises(UserError, match=rf"base\.texts: .*{message}"):
             execute(train.base, make_run("base", tmp_path, tmp_path / "out", f"base.texts=[{tmp_path / name}]"))
 
