@@ -6,11 +6,13 @@ The row is cut at the documents' bounds, and each goes through the model's own a
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-PROBE = 8  # tokens of each document that is tried
+PROBE, WINDOW = 8, 4  # tokens of each document that is tried, and of sliding windows meanwhile
 ROUNDING, ROUNDING_INT8 = 1e-3, 5e-2  # of the largest logit; int8 rounds by what stands beside
 LAYERS = {"full_attention", "sliding_attention"}
 
@@ -38,9 +40,10 @@ def use_document_attention(model: Any) -> bool:
     documents = torch.randint(size, (3, PROBE), generator=torch.Generator().manual_seed(0)).to(model.device)
     model.eval()
     try:
-        alone = _last_logits(model, documents[:1])
-        bare.set_attn_implementation(f"document_{kind}")
-        packed, beside_another = _last_logits(model, documents[[1, 0]]), _last_logits(model, documents[[2, 0]])
+        with _narrow_windows(bare):
+            alone = _last_logits(model, documents[:1])
+            bare.set_attn_implementation(f"document_{kind}")
+            packed, beside_another = _last_logits(model, documents[[1, 0]]), _last_logits(model, documents[[2, 0]])
         # The two rows differ in the neighbour only; `alone` has another shape, and so other last bits.
         isolation, rest = ((packed - other).abs().max() / packed.abs().max() for other in (beside_another, alone))
         exact = bool(isolation <= rounding and rest <= rounding + 4 * torch.finfo(bare.dtype).eps)
@@ -77,6 +80,21 @@ def attend_by_document(kind: str, module: Any, query: Any, key: Any, value: Any,
             mask = hidden.triu(1) + hidden.tril(-window)
         outputs.append(own(module, *states, mask, **options)[0])
     return torch.cat(outputs, dim=1), None
+
+
+@contextlib.contextmanager
+def _narrow_windows(model: Any) -> Iterator[None]:
+    """Sliding windows as narrow as WINDOW, that the tried documents may show whether they are heeded."""
+    holders = [model.config.get_text_config(), *model.modules()]
+    windows = [(holder, getattr(holder, "sliding_window", None)) for holder in holders]
+    wide = [(holder, window) for holder, window in windows if isinstance(window, int) and window > WINDOW]
+    for holder, _ in wide:
+        holder.sliding_window = WINDOW
+    try:
+        yield
+    finally:
+        for holder, window in wide:
+            holder.sliding_window = window
 
 
 def _last_logits(model: Any, documents: Any) -> Any:

@@ -5,12 +5,16 @@ They lie in a folder KEY/MODEL, where KEY says what the training depends on, and
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from corpus.errors import UserError
+from corpus.stage import locked
 
 WHOLE = "whole.json"  # written last: the files and their sizes, the key they belong to, and why training ended there
 
@@ -93,9 +97,35 @@ def keep_last_and_best(folder: Path) -> None:
             shutil.rmtree(checkpoint)
 
 
+def keep_finished(folder: Path) -> None:
+    """Delete all that `finished` has come of."""
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != "finished":
+            shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def held(folder: Path, locks: Path) -> Iterator[None]:
+    """Have the folder of a key for this run alone, and delete those of other keys that no run has.
+
+    Raises UserError where another run has it, with another --output.
+    """
+
+    def lock(path: Path) -> Path:
+        return locks / f"checkpoints-{path.stem}.lock"
+
+    with locked(lock(folder), folder):
+        for other in folder.parent.glob("*"):
+            with lock(other).open("a") as file, contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                discard(other)
+        yield
+
+
 def discard(folder: Path) -> None:
     """Delete a folder so that a kill meanwhile leaves nothing that could be taken for whole."""
-    rest = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(rest, ignore_errors=True)
-    folder.rename(rest)
+    rest = folder.with_suffix(".partial")
+    if rest != folder:
+        shutil.rmtree(rest, ignore_errors=True)
+        folder.rename(rest)
     shutil.rmtree(rest)

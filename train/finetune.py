@@ -20,23 +20,28 @@ import polars as pl
 
 from corpus.errors import StageError, UserError
 from corpus.executor import run_tasks
-from corpus.params import Finetune
-from corpus.stage import Metrics, Run, count_rows, file_digest, write_plot
+from corpus.params import Base, Finetune
+from corpus.stage import Metrics, Run, count_rows, file_digest, link, write_json, write_plot
 from train import checkpoints
 from train.models import device, first_line, load_model, load_tokenizer, precision_of, prepare_torch, share_cores
 
 READS = ()
-VERSION = 3
+VERSION = 4
 
 PACKS = {"adapted": "train", "control": "control"}  # the models, and what each is trained on
 COLUMNS = ["input_ids", "labels", "document_lengths", "document_ids"]  # of a pack; positions follow from the lengths
 VALIDATION_ROWS = 64  # drawn by finetune.seed, the same for both: enough to choose by, cheap enough to ask often
-CPU_TOKENS = 4_096  # at once on a CPU, where more costs memory and gains no speed
+CPU_TOKENS = 1_024  # at once on a CPU, where more costs memory and gains no speed
 BATCH = "batch.json"  # beside the checkpoints: how many rows at once memory was found to hold
+RESULT = "result.json"  # in `finished`, beside the folder `model`
 LOSSES = {"loss": "train", "eval_loss": "validation"}  # as the Trainer and as the plot call them
 LOGGED = ("step", "epoch", "loss", "grad_norm", "learning_rate", "eval_loss")  # no times: they change from run to run
 WATCHED = ("report_to", "profile")  # settings that the result does not depend on
 LORA_KEYS = {"rank": ["r"], "alpha": ["lora_alpha"], "dropout": ["lora_dropout"], "target_modules": ["target_modules"]}
+UNFIT = {  # kinds of adapters that train wrongly here, or not at all
+    "ADALORA": "its ranks would stay as they are, for no one allocates them between the steps",
+    "MULTITASK_PROMPT_TUNING": "the rows of a pack name no task",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +49,23 @@ class Task:
     """One model to train."""
 
     name: str
+    run: Run
     pack: Path  # the packs' folder
-    base: Path
-    base_name: str  # what its adapter_config.json calls the base
-    trust_remote_code: bool
-    checkpoints: Path
-    settings: Finetune
+    folder: Path  # of its checkpoints, and `finished`
     threads: int
-    reports: Path  # what can be watched goes here
 
-    def __str__(self) -> str:
-        return f"the {self.name} model"
+    @property
+    def settings(self) -> Finetune:
+        return self.run.params.finetune
+
+    @property
+    def base(self) -> Path:
+        return self.run.folder("base")
+
+    @property
+    def reports(self) -> Path:
+        """What can be watched goes here."""
+        return self.run.reports or self.run.output
 
 
 def run(run: Run) -> Metrics:
@@ -62,21 +73,25 @@ def run(run: Run) -> Metrics:
 
     The control is trained where there is a pack for it. log.jsonl has a line an event: adapter, step and what of LOGGED
     there was; the plot `loss` has step and, in nats per label, adapted_train, adapted_validation and the control's.
-    --input names another folder of packs. Under torchrun the first process runs this, and the others `follow`.
+    --input names another folder of packs. What was trained last stays in the store, so that the same again is a copy.
+    Under torchrun the first process runs this, and the others `follow`.
     """
     tasks, at_once = _tasks(run)
-    results = {task.name: result for task, result in run_tasks(train_adapter, tasks, at_once)}
-    for task in tasks:
-        target = run.output if task.name == "adapted" else run.output / task.name
-        shutil.copytree(task.checkpoints / "finished", target, dirs_exist_ok=True)
+    with checkpoints.held(tasks[0].folder.parent, run.home / "locks"):
+        results = {task.name: result for task, result in run_tasks(train_adapter, tasks, at_once)}
+        for task in tasks:
+            target = run.output if task.name == "adapted" else run.output / task.name
+            finished = task.folder / "finished" / "model"
+            shutil.copytree(finished, target, copy_function=lambda a, b: link(Path(a), Path(b)), dirs_exist_ok=True)
     logs = {task.name: results[task.name].pop("log") for task in tasks}
     _write_logs(run, logs)
+    if run.reports:
+        (run.reports / "dvclive").mkdir(parents=True, exist_ok=True)  # an output of the stage, if empty
     if "dvclive" in run.params.finetune.report_to:
         from train.tracking import write_live
 
         for task in tasks:
             write_live(task.reports / "dvclive" / task.name, logs[task.name])
-    checkpoints.discard(tasks[0].checkpoints.parent)
     timing = {name: result.pop("timing") for name, result in results.items()}
     return count_rows(rows_in=results["adapted"]["documents"], dropped={}) | results | {"timing": timing}
 
@@ -88,18 +103,28 @@ def follow(run: Run) -> None:
 
 
 def _tasks(run: Run) -> tuple[list[Task], int]:
-    """The models to train, and how many at once."""
-    pack, base, settings = run.inputs[0] if run.inputs else run.folder("pack"), run.folder("base"), run.params.finetune
+    """The models to train, and how many at once. Raises UserError for options that would not be heeded."""
+    settings, base = run.params.finetune, run.params.base
+    if run.limit:
+        raise UserError("--limit: finetune.tokens says how much is trained on; leave it out")
+    if len(run.inputs) > 1:
+        raise UserError(f"--input {run.inputs[1]}: name one folder of packs, finetune.mix mixes others in")
+    if not 0 <= settings.seed < 2**32:
+        raise UserError(f"finetune.seed: {settings.seed} is not from 0 to {2**32 - 1}")
+    pack = run.inputs[0] if run.inputs else run.folder("pack")
     names = [name for name in PACKS if name == "adapted" or (pack / PACKS[name]).is_dir()]
-    model = run.params.base.model
-    base_name = "data/base" if model == "tiny" or Path(model).is_dir() else model
-    folder = run.home / "checkpoints" / _key(pack, base, base_name, settings)
-    at_once, threads = share_cores(base, len(names), run.workers)
+    folder = run.home / "checkpoints" / _key(pack, run.folder("base"), _known_as(base), settings)
+    at_once, threads = share_cores(run.folder("base"), len(names), run.workers)
     if world() > 1:
         at_once, threads = 1, max(1, run.workers // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    reports = run.reports or run.output
-    trusted = run.params.base.trust_remote_code
-    return [Task(n, pack, base, base_name, trusted, folder / n, settings, threads, reports) for n in names], at_once
+    return [Task(name, run, pack, folder / name, threads) for name in names], at_once
+
+
+def _known_as(base: Base) -> dict[str, str | None]:
+    """What an adapter_config.json says of the base: no path of this machine, but a name and a commit of the hub."""
+    local = base.model == "tiny" or Path(base.model).is_dir()
+    name, revision = ("data/base", None) if local else (base.model, base.revision)
+    return {"base_model_name_or_path": name, "revision": revision}
 
 
 def world() -> int:
@@ -112,11 +137,11 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _key(pack: Path, base: Path, base_name: str, settings: Finetune) -> str:
+def _key(pack: Path, base: Path, known_as: dict[str, str | None], settings: Finetune) -> str:
     """What the training depends on: checkpoints of one key are never taken up by another."""
     files = sorted([*base.glob("*.safetensors"), *base.glob("config.json"), *pack.rglob("*.arrow")])
     digests = [[str(path.relative_to(path.parents[1])), file_digest(path)] for path in files]
-    content = json.dumps([VERSION, base_name, settings.model_dump(mode="json", exclude={*WATCHED}), digests])
+    content = json.dumps([VERSION, known_as, settings.model_dump(mode="json", exclude={*WATCHED}), digests])
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
@@ -149,10 +174,12 @@ def load_pack(folder: Path, model: Any = None) -> Any:
     if model is not None and len(rows):
         vocabulary = model.get_input_embeddings().weight.shape[0]
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
-        largest, longest = (pc.max(pc.list_flatten(rows.data[c])).as_py() for c in ("input_ids", "document_lengths"))
-        if largest >= vocabulary or longest > context:
+        tokens, lengths = (pc.min_max(pc.list_flatten(rows.data[c])).as_py() for c in ("input_ids", "document_lengths"))
+        longest = lengths["max"]
+        if tokens["min"] < 0 or tokens["max"] >= vocabulary or longest > context:
+            odd = tokens["min"] if tokens["min"] < 0 else tokens["max"]
             raise UserError(
-                f"{folder} has the token {largest} and a document of {longest} tokens, but the base knows {vocabulary} "
+                f"{folder} has the token {odd} and a document of {longest} tokens, but the base knows {vocabulary} "
                 f"and reads {context}: it was packed for another model; run `train pack` again"
             )
     return rows
@@ -168,7 +195,7 @@ def draw_rows(sizes: Mapping[str, int], weights: Mapping[str, float], total: int
     [0, 1, 1, 2, 0, 1, 0, 2]
     """
     random = np.random.default_rng(seed)
-    counts = [round(weights.get(name, 0) * total) for name in sizes]
+    counts = [int(weights.get(name, 0) * total) for name in sizes]
     counts[0] = total - sum(counts[1:])
     turns = random.permutation(np.repeat(np.arange(len(sizes)), counts))
     order = np.empty(total, np.int64)
@@ -181,7 +208,7 @@ def draw_rows(sizes: Mapping[str, int], weights: Mapping[str, float], total: int
 
 
 def _rows(task: Task, model: Any) -> tuple[Any, Any, Metrics]:
-    """The rows to train on, in their order, those to validate on, and counts: documents, tokens a row, the mix."""
+    """The rows to train on, in their order, those to validate on, and counts: documents, passes, the mix."""
     import datasets
     import pyarrow.compute as pc
 
@@ -194,13 +221,12 @@ def _rows(task: Task, model: Any) -> tuple[Any, Any, Metrics]:
     sizes, own = {name: len(rows) for name, rows in packs.items()}, packs[task.name]
     total = math.ceil(settings.tokens / (settings.rows_per_step * len(own[0]["input_ids"]))) * settings.rows_per_step
     order = draw_rows(sizes, {name: mix.weight for name, mix in settings.mix.items()}, total, settings.seed)
-    validation = load_pack(task.pack / "validation", model)
-    chosen = np.random.default_rng(settings.seed).permutation(len(validation))[:VALIDATION_ROWS]
     bounds = np.cumsum([0, *sizes.values()])
     drawn = dict(zip(sizes, np.histogram(order, bounds)[0].tolist(), strict=True))
+    validation = load_pack(task.pack / "validation", model)
+    chosen = np.random.default_rng(settings.seed).permutation(len(validation))[:VALIDATION_ROWS]
     counted = {
         "documents": pc.count_distinct(pc.list_flatten(own.data["document_ids"])).as_py(),
-        "row_tokens": pc.sum(pc.list_flatten(own.data["document_lengths"])).as_py() / len(own),
         "passes": drawn[task.name] / len(own),
         "mix": {n: {"rows": sizes[n], "part": drawn[n] / total, "repeated": drawn[n] / sizes[n]} for n in settings.mix},
     }
@@ -212,40 +238,38 @@ def _rows(task: Task, model: Any) -> tuple[Any, Any, Metrics]:
 
 
 def train_adapter(task: Task) -> Metrics:
-    """Train one model into `finished` beside its checkpoints, taking up the last good one if there is any.
+    """Train one model into `finished`, from the last good checkpoint on if there is any.
 
-    Returns steps, best_step, tokens, documents, best_validation_loss (null without validation rows), stopped (tokens,
-    patience or time), method, precision, trainable_parameters, the mix, the log, and under `timing` what depends on the
-    machine. Where memory runs out, fewer rows go through at once; the same rows are a step.
+    Returns method, precision, attention (packed; padded where the model cannot attend by document), documents, steps,
+    best_step, tokens (seen, without padding), best_validation_loss (null without validation rows), stopped (tokens,
+    patience or time), trainable_parameters, the mix, the log, and under `timing` what depends on the machine. Where
+    memory runs out, fewer rows go through at once; the same rows are a step.
     """
-    import torch
+    if device() == "cpu" and not any(key.startswith("torch_compile") for key in task.settings.trainer):
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # 45 MB; before peft imports it
+    from accelerate import PartialState
+    from accelerate.utils.memory import should_reduce_batch_size
 
     from train.trainer import agreed
 
     prepare_torch(task.threads, task.settings.seed)
     if world() > 1:
-        from accelerate import PartialState
-
         PartialState(cpu=device() == "cpu")  # lets the processes find each other
-    while not agreed((task.checkpoints / "finished").exists()):
-        task.checkpoints.mkdir(parents=True, exist_ok=True)
-        batch, smaller = agreed(rows_at_once(task)), None
-        if device() == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+    while not agreed((task.folder / "finished").exists()):
+        task.folder.mkdir(parents=True, exist_ok=True)
+        batch, fits = agreed(rows_at_once(task)), True
         try:
             _train(task, batch)
         except RuntimeError as error:
-            smaller = _smaller_batch(task, batch, error)
-        if smaller:  # out of the handler, which keeps all that was in memory
-            (task.checkpoints / BATCH).write_text(json.dumps(smaller))
-            gc.collect()
-            torch.cuda.empty_cache()
-        if smaller and world() > 1:
-            raise StageError(
-                f"memory ran out with {batch} rows at once on a device: run it again, it goes on with {smaller} "
-                "from the last checkpoint (torchrun --max-restarts does so by itself)"
-            )
-    result: Metrics = json.loads((task.checkpoints / "result.json").read_text()) if is_first() else {}
+            fits = not should_reduce_batch_size(error)
+            if fits:
+                raise
+        if not fits:  # out of the handler, which keeps all that was in memory
+            _try_fewer_rows(task, batch)
+    if not is_first():
+        return {}
+    checkpoints.keep_finished(task.folder)
+    result: Metrics = json.loads((task.folder / "finished" / RESULT).read_text())
     return result
 
 
@@ -260,107 +284,126 @@ def rows_at_once(task: Task) -> int:
         )
     if settings.batch != "auto":
         return fixed
-    most = settings.rows_per_step
-    if (task.checkpoints / BATCH).exists():
-        most = int(json.loads((task.checkpoints / BATCH).read_text()))
-    elif device() == "cpu" and len(rows := load_pack(task.pack / PACKS[task.name])):
-        most = max(1, CPU_TOKENS // len(rows[0]["input_ids"]))
+    try:
+        most = int(json.loads((task.folder / BATCH).read_text()))
+    except (OSError, ValueError, TypeError):
+        most = settings.rows_per_step
+        if device() == "cpu" and len(rows := load_pack(task.pack / PACKS[task.name])):
+            most = CPU_TOKENS // len(rows[0]["input_ids"])
     return largest_divisor(settings.rows_per_step // devices, most)
 
 
 def largest_divisor(number: int, most: int) -> int:
-    """The largest divisor of a number that is not above `most`.
+    """The largest divisor of a number that is not above `most`, and 1 where that is below.
 
     >>> largest_divisor(12, 5)
     4
     """
-    return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)
+    return next((divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0), 1)
 
 
-def _smaller_batch(task: Task, batch: int, error: RuntimeError) -> int:
-    """How many rows to try after memory ran out. Raises any other error, and UserError where none is left to try."""
+def _try_fewer_rows(task: Task, batch: int) -> None:
+    """Note that memory holds half as many rows at most. Raises UserError where no fewer can be tried."""
     import torch
-    from accelerate.utils.memory import should_reduce_batch_size
 
-    if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
-        raise error
     if batch == 1 or task.settings.batch != "auto":
         raise UserError(
             f"finetune.batch: memory ran out with {batch} rows at once: name fewer or auto, set "
             "finetune.gradient_checkpointing, finetune.method qlora or a smaller pack.length"
         )
-    return largest_divisor(task.settings.rows_per_step // world(), batch // 2)
+    write_json(task.folder / BATCH, batch // 2)
+    gc.collect()
+    torch.cuda.empty_cache()
+    if world() > 1:
+        raise StageError(
+            f"memory ran out with {batch} rows at once on a device: run it again, it goes on with fewer "
+            "from the last checkpoint (torchrun --max-restarts does so by itself)"
+        )
 
 
 def _train(task: Task, batch: int) -> None:
-    """Train from the last good checkpoint on to the end, and write `finished` and result.json."""
+    """Train from the last good checkpoint on to the end, and write `finished`."""
+    import torch
+
+    from train.trainer import agreed
+
+    if device() == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    trainer, result = _load(task, batch)
+    started, checkpoint = time.monotonic(), agreed(checkpoints.last_good(task.folder) if is_first() else None)
+    before = checkpoints.step_of(checkpoint) if checkpoint else 0
+    if not (checkpoint and checkpoints.stopped_at(checkpoint)):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        checkpoint = task.folder / f"checkpoint-{trainer.state.global_step}"
+    seconds = time.monotonic() - started
+    trainer.load_best(checkpoint)
+    partial, state, passes = task.folder / "finished.partial", trainer.state, result.pop("passes")
+    _save(trainer, task, partial / "model")
+    if is_first():
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        result |= {
+            "steps": state.global_step,
+            "best_step": state.best_global_step or state.global_step,
+            "tokens": trainer.tokens(0, state.global_step),
+            "best_validation_loss": None if state.best_metric is None else round(state.best_metric, 4),
+            "stopped": checkpoints.stopped_at(checkpoint),
+            "log": [  # the Trainer's epochs are of the rows as drawn, ours of the pack
+                {key: event[key] * (passes if key == "epoch" else 1) for key in LOGGED if key in event}
+                for event in state.log_history
+                if "train_runtime" not in event
+            ],
+            "timing": {
+                "batch": batch,
+                "seconds": seconds,
+                "tokens_per_second": trainer.tokens(before, state.global_step) / seconds,
+                "peak_mb": (torch.cuda.max_memory_allocated() if device() == "cuda" else used) / 2**20,
+            },
+        }
+        (partial / RESULT).write_text(json.dumps(result))
+        checkpoints.replace_folder(partial, task.folder / "finished")
+    trainer.accelerator.wait_for_everyone()
+
+
+def _load(task: Task, batch: int) -> tuple[Any, Metrics]:
+    """The trainer of a task's model and rows, and what the metrics say of these."""
     import torch
 
     from train.attention import use_document_attention
     from train.rows import collate, collate_padded
     from train.tracking import watchers
-    from train.trainer import LabelTrainer, agreed
+    from train.trainer import LabelTrainer
 
-    settings, folder, precision = task.settings, task.checkpoints, precision_of(task.settings.precision)
+    settings, precision = task.settings, precision_of(task.settings.precision)
     prepare_torch(task.threads, settings.seed)
     model = load_model(
         task.base,
         "base.model",
         method=settings.method,
         precision="fp32" if settings.method == "full" else precision,  # small updates would be lost in sixteen bits
-        trust_remote_code=task.trust_remote_code,
+        trust_remote_code=task.run.params.base.trust_remote_code,
     )
     rows, validation, counted = _rows(task, model)
     model = attach_adapter(model, settings)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     sixteen = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     with torch.autocast(device(), sixteen, enabled=sixteen is not None):  # as it will be trained
-        collating = collate if use_document_attention(model) else collate_padded
-    seen = watchers(settings, task.reports, folder, task.name) if is_first() else []
-    try:
-        trainer = LabelTrainer(model, task, batch, rows, validation, collating, seen)
-    except (TypeError, ValueError, ImportError) as error:
-        raise UserError(f"finetune.trainer: {first_line(error)}") from error
-    started, checkpoint = time.monotonic(), agreed(checkpoints.last_good(folder) if is_first() else None)
-    before = checkpoints.step_of(checkpoint) if checkpoint else 0
-    if not (checkpoint and checkpoints.stopped_at(checkpoint)):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        checkpoint = folder / f"checkpoint-{trainer.state.global_step}"
-    seconds = time.monotonic() - started
-    trainer.load_best(checkpoint)
-    _save(trainer, task, folder / "finished.partial")
-    state, row_tokens = trainer.state, len(rows[0]["input_ids"])
-    log = [event for event in state.log_history if "train_runtime" not in event]
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    result = {
+        packed = use_document_attention(model)
+    facts = {
         "method": settings.method,
         "precision": precision,
-        "documents": counted["documents"],
-        "steps": state.global_step,
-        "best_step": state.best_global_step or state.global_step,
-        "tokens": state.global_step * settings.rows_per_step * row_tokens,
-        "best_validation_loss": None if state.best_metric is None else round(state.best_metric, 4),
-        "stopped": checkpoints.stopped_at(checkpoint),
-        "trainable_parameters": trainable,
-        "mix": counted["mix"],
-        "log": [  # the Trainer's epochs are of the rows as drawn, ours of the pack
-            {key: event[key] * (counted["passes"] if key == "epoch" else 1) for key in LOGGED if key in event}
-            for event in log
-        ],
-        "timing": {
-            "batch": batch,
-            "seconds": seconds,
-            "tokens_per_second": (state.global_step - before)
-            * settings.rows_per_step
-            * counted["row_tokens"]
-            / seconds,
-            "peak_mb": (torch.cuda.max_memory_allocated() if device() == "cuda" else used) / 2**20,
-        },
+        "attention": "packed" if packed else "padded",
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
-    if is_first():
-        (folder / "result.json").write_text(json.dumps(result))
-        checkpoints.replace_folder(folder / "finished.partial", folder / "finished")
-    trainer.accelerator.wait_for_everyone()
+    trainer = LabelTrainer(
+        model,
+        settings,
+        task.folder,
+        batch,
+        train_dataset=rows,
+        eval_dataset=validation,
+        data_collator=collate if packed else collate_padded,
+        callbacks=watchers(settings, task.reports, task.folder, task.name) if is_first() else [],
+    )
+    return trainer, facts | counted
 
 
 # ---- what is trained of the model ------------------------------------------------------------------------------------
@@ -374,7 +417,7 @@ def attach_adapter(model: Any, settings: Finetune) -> Any:
     """
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, get_peft_model
 
-    from train.trainer import check_keys
+    from train.trainer import MISUSE, checked
 
     if settings.method == "full":
         if settings.peft:
@@ -384,14 +427,17 @@ def attach_adapter(model: Any, settings: Finetune) -> Any:
     kind = str(settings.peft.get("peft_type", "LORA")).upper()
     if kind not in configs:
         raise UserError(f"finetune.peft.peft_type: peft has no {kind}, but {', '.join(sorted(configs))}")
-    config, given = configs[kind], {key: value for key, value in settings.peft.items() if key != "peft_type"}
-    known = {field.name for field in dataclasses.fields(config)} - {"task_type", "inference_mode"}
-    check_keys("peft", given, LORA_KEYS if kind == "LORA" else {}, known)
+    if kind in UNFIT:
+        raise UserError(f"finetune.peft.peft_type: {kind} does not train here: {UNFIT[kind]}")
+    given = {key: value for key, value in settings.peft.items() if key != "peft_type"}
+    given = checked("peft", given, LORA_KEYS if kind == "LORA" else {}, configs[kind], {"task_type", "inference_mode"})
     if kind == "LORA":
-        given = _lora(model, settings) | given
+        ours = _lora(model, settings)
+        whole = [*ours["modules_to_save"], *(given.pop("modules_to_save", None) or [])]
+        given = ours | given | {"modules_to_save": sorted({*whole}) or None}
     try:
-        model = get_peft_model(model, config(task_type="CAUSAL_LM", **given))
-    except (TypeError, ValueError, ImportError) as error:
+        model = get_peft_model(model, configs[kind](task_type="CAUSAL_LM", **given))
+    except MISUSE as error:
         raise UserError(f"finetune.peft: {first_line(error)}") from None
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -419,30 +465,34 @@ def _lora(model: Any, settings: Finetune) -> dict[str, Any]:
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,
         "target_modules": settings.target_modules,
-        "modules_to_save": [names[id(model.get_input_embeddings())]] if settings.train_embeddings else None,
+        "modules_to_save": [names[id(model.get_input_embeddings())]] if settings.train_embeddings else [],
         "ensure_weight_tying": settings.train_embeddings and tied,
     }
 
 
 def _save(trainer: Any, task: Task, folder: Path) -> None:
     """Save the adapter or model so that it loads as it is and nothing in it names this machine."""
-    if is_first():
-        shutil.rmtree(folder, ignore_errors=True)
-    if task.settings.method == "full" and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        import torch
+    import torch
+    from transformers import AutoConfig
 
-        dtype = json.loads((task.base / "config.json").read_text()).get("dtype", "float32")
-        trainer.model.to(getattr(torch, dtype))
+    full, trusted = task.settings.method == "full", task.run.params.base.trust_remote_code
+    if is_first():
+        shutil.rmtree(folder.parent, ignore_errors=True)
+    if full and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        trainer.model.to(AutoConfig.from_pretrained(task.base, trust_remote_code=trusted).dtype or torch.float32)
     trainer.save_model(str(folder))
     if not is_first():
         return
     for name in ("README.md", "training_args.bin"):  # peft's empty form of a model card, and a pickle
         (folder / name).unlink(missing_ok=True)
-    if task.settings.method == "full":
-        load_tokenizer(task.base, "base.model", trust_remote_code=task.trust_remote_code).save_pretrained(folder)
+    if full:
+        load_tokenizer(task.base, "base.model", trust_remote_code=trusted).save_pretrained(folder)
         return
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text()) | {"base_model_name_or_path": task.base_name}
-    # Lists that were sets have another order in each process.
-    ordered = {key: sorted(value) if key == "target_modules" else value for key, value in config.items()}
-    path.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n")
+    path, (known,) = (
+        folder / "adapter_config.json",
+        trainer.accelerator.unwrap_model(trainer.model).peft_config.values(),
+    )
+    config = json.loads(path.read_text()) | _known_as(task.run.params.base)
+    # A set has another order in each process.
+    config |= {key: sorted(value) for key, value in vars(known).items() if isinstance(value, set) and key in config}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -5,7 +5,6 @@ Imported where training starts, and not before: it takes seconds.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib.util
 import json
@@ -15,17 +14,19 @@ import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from pydantic import TypeAdapter, ValidationError
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from corpus.errors import StageError, UserError
+from corpus.params import Finetune
 from train import checkpoints
-from train.finetune import Task, is_first, world
-from train.models import IGNORED, device, precision_of
+from train.models import IGNORED, device, first_line, precision_of
 from train.rows import label_loss
 
 OWNED = {  # parameters of finetune, and the TrainingArguments that they set
@@ -47,12 +48,14 @@ UNFIT = {  # what would break the stage, or it would not heed
     *("resume_from_checkpoint", "save_total_limit", "save_only_model", "push_to_hub", "dataloader_drop_last"),
     *("ignore_data_skip", "label_smoothing_factor", "average_tokens_across_devices"),
 }
+# What the libraries raise for settings that they cannot take; memory that runs out is a RuntimeError.
+MISUSE = (TypeError, ValueError, ImportError, LookupError, AttributeError, AssertionError)
 
 
-def training_arguments(task: Task, steps: int, batch: int, validated: bool) -> TrainingArguments:
+def training_arguments(settings: Finetune, folder: Path, steps: int, batch: int, validated: bool) -> TrainingArguments:
     """The TrainingArguments of finetune's parameters, finetune.trainer among them. Raises UserError naming a key."""
-    settings, precision = task.settings, precision_of(task.settings.precision)
-    check_keys("trainer", settings.trainer, OWNED, {field.name for field in dataclasses.fields(TrainingArguments)})
+    precision, processes = precision_of(settings.precision), PartialState().num_processes
+    given = checked("trainer", settings.trainer, OWNED, TrainingArguments)
     for package in {*settings.report_to} - {"dvclive"}:
         if not importlib.util.find_spec(package):
             raise UserError(f"finetune.report_to: {package} is not installed: pip install {package}")
@@ -60,10 +63,10 @@ def training_arguments(task: Task, steps: int, batch: int, validated: bool) -> T
         raise UserError("finetune.precision: fp16 needs a GPU: name bf16, fp32 or auto")
     every = math.ceil(steps / settings.evaluations)
     ours: dict[str, Any] = {
-        "output_dir": str(task.checkpoints),
+        "output_dir": str(folder),
         "max_steps": steps,
         "per_device_train_batch_size": batch,
-        "gradient_accumulation_steps": settings.rows_per_step // (batch * world()),
+        "gradient_accumulation_steps": settings.rows_per_step // (batch * processes),
         "learning_rate": settings.learning_rate,
         "warmup_steps": round(settings.warmup * steps),
         "weight_decay": settings.weight_decay,
@@ -85,36 +88,52 @@ def training_arguments(task: Task, steps: int, batch: int, validated: bool) -> T
         "greater_is_better": False,
         "restore_callback_states_from_checkpoint": True,
         "report_to": [name for name in settings.report_to if name != "dvclive"] or "none",
-        "disable_tqdm": task.name != "adapted" or not sys.stderr.isatty() or not is_first(),
+        "disable_tqdm": folder.name != "adapted" or not sys.stderr.isatty(),
     }
     defaults: dict[str, Any] = {
         "lr_scheduler_type": "cosine",
-        "run_name": task.name,
+        "run_name": folder.name,
         "dataloader_pin_memory": device() != "cpu",
         "ddp_find_unused_parameters": False,  # mixtures of experts want true
         "log_level": "error",
         "log_level_replica": "error",
-        "ddp_backend": "gloo" if device() == "cpu" and world() > 1 else None,
+        "ddp_backend": "gloo" if device() == "cpu" and processes > 1 else None,
     }
-    if unfit := settings.trainer.keys() & (UNFIT | ours.keys()):
+    if unfit := given.keys() & (UNFIT | ours.keys()):
         raise UserError(f"finetune.trainer.{min(unfit)} is the stage's own: leave it out")
-    arguments = TrainingArguments(**(defaults | settings.trainer | ours))
+    arguments = TrainingArguments(**(defaults | given | ours))
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # without torchrun one GPU trains: rows without padding cannot be cut for several
     return arguments
 
 
-def check_keys(
-    section: str, given: Collection[str], owned: Mapping[str, Sequence[str]], known: Collection[str]
-) -> None:
-    """Raises UserError for a key that a parameter of ours stands for, or that is unknown, with the nearest name."""
-    for key in given:
+def checked(
+    section: str,
+    given: Mapping[str, Any],
+    owned: Mapping[str, Sequence[str]],
+    fields: Any,
+    hidden: Collection[str] = (),
+) -> dict[str, Any]:
+    """The values for fields of a dataclass, as the types of these. Raises UserError naming a key.
+
+    A key may not be unknown, nor one that a parameter of ours stands for; for unknown ones the nearest name is given.
+    """
+    types, values = get_type_hints(fields), {}
+    known = types.keys() - hidden
+    for key, value in given.items():
         if parameter := next((name for name, keys in owned.items() if key in keys), None):
             raise UserError(f"finetune.{section}.{key}: set finetune.{parameter} instead")
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
             raise UserError(f"finetune.{section}.{key} is unknown: {hint}")
+        try:
+            # Some take null, or true for a default, whatever their type says.
+            values[key] = value if value is None or value is True else TypeAdapter(types[key]).validate_python(value)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            raise UserError(f"finetune.{section}.{key}: {message[:1].lower()}{message[1:]}, not {value!r}") from None
+    return values
 
 
 class Ends(TrainerCallback, ExportableState):
@@ -144,7 +163,7 @@ class Ends(TrainerCallback, ExportableState):
 
 def agreed(value: Any) -> Any:
     """What the first of all processes says, so that none takes another path."""
-    return broadcast_object_list([value])[0] if world() > 1 else value
+    return broadcast_object_list([value])[0]
 
 
 class LabelTrainer(Trainer):
@@ -153,63 +172,64 @@ class LabelTrainer(Trainer):
     Checkpoints appear whole, `whole.json` among their files. A loss or gradient that is not finite raises StageError.
     """
 
-    def __init__(
-        self, model: Any, task: Task, batch: int, rows: Any, validation: Any, collate: Any, watchers: Any
-    ) -> None:
-        validated = len(validation) > 0
-        self.task, self.batch, self.collate = task, batch, collate
-        self.rows, self.validation = rows, validation
-        self.losses: list[torch.Tensor] = []  # of the step's batches so far
-        super().__init__(
-            model,
-            training_arguments(task, len(rows) // task.settings.rows_per_step, batch, validated),
-            data_collator=collate,
-            train_dataset=rows,
-            eval_dataset=validation if validated else None,
-            compute_loss_func=label_loss,
-            callbacks=watchers,
-        )
+    def __init__(self, model: Any, settings: Finetune, folder: Path, batch: int, **parts: Any) -> None:
+        """Checkpoints go into `folder`, named like the model. `parts` are Trainer's, both data sets among them."""
+        steps, validated = len(parts["train_dataset"]) // settings.rows_per_step, len(parts["eval_dataset"]) > 0
+        self.settings, self.folder, self.step_loss = settings, folder, cast(Any, 0.0)
+        try:
+            arguments = training_arguments(settings, folder, steps, batch, validated)
+            super().__init__(model, arguments, compute_loss_func=label_loss, **parts)
+        except MISUSE as error:
+            raise UserError(f"finetune.trainer: {first_line(error)}") from error
         self.model_accepts_loss_kwargs = False  # the loss is ours
-        self.add_callback(Ends(task.settings.time_budget))
+        self.add_callback(Ends(settings.time_budget))
         if validated:
-            self.add_callback(EarlyStoppingCallback(task.settings.patience))
+            self.add_callback(EarlyStoppingCallback(settings.patience))
         self.remove_callback(PrinterCallback)  # the log has it
+
+    def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super()._prepare_for_training(*arguments, **options)  # makes the optimiser and the schedule
+        except MISUSE as error:
+            raise UserError(f"finetune.trainer: {first_line(error)}") from error
+
+    def tokens(self, first: int, last: int) -> int:
+        """How many tokens the steps between have, without padding."""
+        size, rows = self.settings.rows_per_step, cast(Any, self.train_dataset).select_columns("document_lengths")
+        return sum(map(sum, rows[first * size : last * size]["document_lengths"]))
 
     def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
         loss: Any = super().compute_loss(model, inputs, *arguments, **options)
-        self.losses.append(loss.detach())
+        self.step_loss += loss.detach()
         return loss
 
     def _clip_grad_norm(self, model: Any) -> Any:
+        """Clip, but raise StageError and save the step's rows where its loss or gradient is not finite."""
         norm = super()._clip_grad_norm(model)
-        losses, self.losses = torch.stack(self.losses), []
+        loss, self.step_loss = float(self.step_loss), 0.0
         overflown = norm is not None and not math.isfinite(norm) and not self.args.fp16  # its scaler skips
-        if overflown or not losses.isfinite().all():
-            self._stop(losses.tolist(), norm)
-        return norm
-
-    def _stop(self, losses: list[float], norm: Any) -> None:
-        """Save the step's batches whose loss is not finite, or all where only the gradient is not, and raise."""
-        folder, step = self.task.checkpoints, self.state.global_step + 1
-        batches = []
-        for number, loss in enumerate(losses):
-            if math.isfinite(loss) == all(map(math.isfinite, losses)):
-                start = (step - 1) * self.task.settings.rows_per_step
-                start += (number * world() + self.args.process_index) * self.batch
-                rows = self.rows.select(range(start, start + self.batch)).to_list()
-                batches.append({"loss": str(loss), "rows": rows})
-        path = folder / f"not-finite-{step}-{self.args.process_index}.json"
-        path.write_text(
-            json.dumps({"step": step, "grad_norm": str(norm if norm is None else float(norm)), "batches": batches})
-        )
+        if math.isfinite(loss) and not overflown:
+            return norm
+        done, size = self.state.global_step, self.settings.rows_per_step
+        path = self.folder / f"not-finite-{done + 1}-{self.args.process_index}.json"
+        rows = cast(Any, self.train_dataset).select(range(done * size, (done + 1) * size)).to_list()
+        saved = {
+            "step": done + 1,
+            "loss": str(loss),
+            "grad_norm": str(norm if norm is None else float(norm)),
+            "rows": rows,
+        }
+        path.write_text(json.dumps(saved))
         raise StageError(
-            f"the loss or gradient of {self.task} is not finite at step {step}; the rows are in {path}: look at "
-            "their documents, lower finetune.learning_rate or finetune.clip, or set finetune.precision to fp32"
+            f"the loss or gradient of the {self.folder.name} model is not finite at step {done + 1}; its rows are in "
+            f"{path}: look at their documents, lower finetune.learning_rate or finetune.clip, or set "
+            "finetune.precision to fp32"
         )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The loss in nats per label over all validation rows; the library's is a mean of batches, whatever in them."""
-        rows, model, size, together = self.validation, cast(Any, self.model), self.batch, world()
+        rows, model = cast(Any, self.eval_dataset), cast(Any, self.model)
+        size, together = self.args.per_device_train_batch_size, self.args.world_size
         batches = math.ceil(len(rows) / size)
         sums = torch.zeros(2, dtype=torch.float64)  # nats, labels
         model.eval()
@@ -217,7 +237,7 @@ class LabelTrainer(Trainer):
             # Each process runs as often as the others, as sharded models must; what is over does not count.
             for number in range(self.args.process_index, math.ceil(batches / together) * together, together):
                 chosen = range(size * (number % batches), min(len(rows), size * (number % batches + 1)))
-                inputs = self._prepare_inputs(self.collate(rows.select(chosen).to_list()))
+                inputs = self._prepare_inputs(self.data_collator(rows.select(chosen).to_list()))
                 labels = inputs.pop("labels")
                 loss = label_loss(model(**inputs), labels, 1).item()
                 if number < batches:
@@ -227,16 +247,18 @@ class LabelTrainer(Trainer):
             raise UserError("the validation pack holds no label: run `train pack` again")
         metrics = {"eval_loss": nats / labels}
         if not math.isfinite(nats):
-            raise StageError(f"the validation loss of {self.task} is {nats} at step {self.state.global_step}")
+            raise StageError(
+                f"the {self.folder.name} model has the validation loss {nats}: lower finetune.learning_rate"
+            )
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Let the library write into a folder aside, and give that its name when all of it is on the disk."""
-        folder, partial = self.task.checkpoints, self.task.checkpoints / "partial"
+        folder, partial = self.folder, self.folder / "partial"
         name = f"checkpoint-{self.state.global_step}"
-        if is_first():
+        if self.is_world_process_zero():
             shutil.rmtree(partial, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self.args.output_dir = str(partial)
@@ -246,7 +268,7 @@ class LabelTrainer(Trainer):
             self.args.output_dir = str(folder)
         self.state.best_model_checkpoint = None  # it would be in the folder aside; best_global_step says which it is
         self.accelerator.wait_for_everyone()
-        if is_first():
+        if self.is_world_process_zero():
             checkpoints.publish(partial / name, folder / name, self._reason())
             checkpoints.keep_last_and_best(folder)
         self.accelerator.wait_for_everyone()

@@ -1,8 +1,9 @@
 """Kills a training at chosen moments of its checkpoints' writing, resumes each, and prints what came out as JSON.
 
-Run as a script: FOLDER PROJECT PACK MOMENTS OVERRIDES…; MOMENTS is how many, spread evenly, or `all`. A moment is just
-before a file below `checkpoints` is opened for writing, renamed or removed, or in the middle of one that torch or
-safetensors write. Each run is a fork of this process, so that the imports are paid once.
+Run as a script: FOLDER PROJECT PACK MOMENTS OVERRIDES…; MOMENTS is how many, spread evenly, with one more after all is
+trained, or `all`. A moment is just before a file below `checkpoints` is opened for writing, linked, renamed or removed,
+or in the middle of one that torch or safetensors write. Each run is a fork of this process, so that the imports are
+paid once.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import train.finetune
 import train.trainer
 from corpus.stage import Run, execute
 
-EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+EVENTS = ("open", "os.link", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 
 
 def watch(moment: Callable[[str], None]) -> None:
@@ -99,6 +100,7 @@ def main(folder: Path, project: Path, pack: Path, moments: str, *overrides: str)
     chosen = range(len(happened))
     if moments != "all":
         chosen = [round((n + 0.5) * len(happened) / int(moments)) for n in range(int(moments))]
+        chosen += [max(n for n, what in enumerate(happened) if what.startswith("os.link"))]
     outcomes = []
     for number in chosen:
         left = [number]

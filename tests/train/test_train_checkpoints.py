@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from tiny_project import built
 
+import corpus.stage
 from corpus.errors import UserError
 from train.checkpoints import (
     WHOLE,
     best_of,
     discard,
+    held,
     is_whole,
     keep_last_and_best,
     last_good,
@@ -85,11 +87,30 @@ def test_the_last_and_the_best_stay(folder: Path):
 
 
 def test_discarded_twice(folder: Path):
+    key, rest = folder.parent, folder.parent.with_suffix(".partial")
     for _ in range(2):
         (folder / "finished").mkdir(parents=True)
-        discard(folder)
-        assert not folder.exists()
-        (folder.with_name("adapted.partial") / "left").mkdir(parents=True)  # as if killed in between
+        discard(key)
+        assert not key.exists() and not rest.exists()
+        (rest / "left").mkdir(parents=True)  # as if killed in between
+    discard(rest)
+    assert not rest.exists()
+
+
+def test_of_other_keys_those_that_no_run_has_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(corpus.stage, "LOCK_SECONDS", 0)
+    store, locks = tmp_path / "checkpoints", tmp_path / "locks"
+    for name in ("ours", "theirs", "old", "older.partial"):
+        (store / name / "adapted").mkdir(parents=True)
+    with held(store / "theirs", locks):
+        (store / "old" / "adapted").mkdir(parents=True)
+        (store / "ours" / "adapted").mkdir(parents=True)
+        with held(store / "ours", locks):
+            assert {path.name for path in store.iterdir()} == {"ours", "theirs"}
+            with pytest.raises(UserError, match="ours is being written by another run"), held(store / "ours", locks):
+                raise AssertionError("two runs have it")
+    with held(store / "ours", locks):
+        assert [path.name for path in store.iterdir()] == ["ours"]
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ from transformers import AutoModelForCausalLM
 import train.finetune
 from corpus.errors import StageError, UserError
 from corpus.stage import Metrics, Run, execute
-from train.finetune import Task, _key, _tasks, attach_adapter, draw_rows, rows_at_once
+from train.finetune import Task, _tasks, attach_adapter, draw_rows, rows_at_once
 from train.models import load_finetuned, load_model, prepare_torch
 from train.rows import collate
-from train.trainer import LabelTrainer
+from train.trainer import LabelTrainer, checked
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +86,8 @@ def test_metrics_log_and_curve(project: Path):
     assert curve["step"].to_list() == [5, 10, 15, 20]
     for name in ("adapted", "control"):
         ours = metrics[name]
-        assert (ours["steps"], ours["tokens"], ours["stopped"]) == (20, 2560, "tokens")
-        assert (ours["method"], ours["precision"], ours["mix"]) == ("lora", "fp32", {})
+        assert (ours["steps"], ours["stopped"]) == (20, "tokens") and 1280 < ours["tokens"] < 2560  # of 40 rows of 64
+        assert (ours["method"], ours["precision"], ours["attention"], ours["mix"]) == ("lora", "fp32", "packed", {})
         best = curve.sort(f"{name}_validation").row(0, named=True)
         assert best[f"{name}_validation"] == pytest.approx(ours["best_validation_loss"], abs=1e-4)
         assert best["step"] == ours["best_step"] and curve[f"{name}_train"].null_count() == 0
@@ -116,7 +117,8 @@ def test_no_checkpoint_path_or_time_is_left(project: Path):
     assert files.keys() == {".stage", "log.jsonl", *adapter, *(f"control/{name}" for name in adapter)}
     assert not any(str(project).encode() in content for content in files.values())
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "data/base"
-    assert not list((project / "home" / "checkpoints").iterdir())
+    (stored,) = (project / "home" / "checkpoints").iterdir()
+    assert {path.name for path in stored.glob("*/*")} == {"finished"}
 
 
 def test_the_losses_are_what_this_version_gives(project: Path, pack: Path, tmp_path: Path):
@@ -124,7 +126,7 @@ def test_the_losses_are_what_this_version_gives(project: Path, pack: Path, tmp_p
     finetune(project, pack, tmp_path)
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     losses = [round(event["eval_loss"], 2) for event in log if "eval_loss" in event]
-    assert (train.finetune.VERSION, losses) == (3, [3.6, 3.5, 3.45, 3.45])
+    assert (train.finetune.VERSION, losses) == (4, [3.6, 3.5, 3.45, 3.45])
 
 
 def test_of_a_local_base_no_path_is_written(project: Path, pack: Path, tmp_path: Path):
@@ -134,21 +136,21 @@ def test_of_a_local_base_no_path_is_written(project: Path, pack: Path, tmp_path:
 
 
 def test_what_checkpoints_depend_on(project: Path):
-    def key(name: str, *overrides: str) -> str:
-        settings = make_run("finetune", project, None, *overrides).params.finetune
-        return _key(project / "data" / "pack", project / "data" / "base", name, settings)
+    def key(*overrides: str) -> str:
+        return _tasks(make_run("finetune", project, None, *overrides))[0][0].folder.parent.name
 
-    same = [key("data/base"), key("data/base", "finetune.report_to=[]"), key("data/base", "finetune.profile=true")]
-    other = [key("x/y"), key("data/base", "finetune.rank=3"), key("data/base", "finetune.trainer.optim=sgd")]
-    assert len(set(same)) == 1 and len({*same, *other}) == 4
+    same = [key(), key("finetune.report_to=[]"), key("finetune.profile=true"), key("base.revision=main")]
+    named = [key("base.model=x/y"), key("base.model=x/y", "base.revision=main")]
+    other = [key("finetune.rank=3"), key("finetune.trainer.optim=sgd")]
+    assert len(set(same)) == 1 and len({*same, *named, *other}) == 5
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(1, 60), st.integers(0, 3))
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 60), st.integers(0, 3))
 def test_each_row_comes_before_any_comes_again(sizes: list[int], total: int, seed: int):
-    weights = {str(number): 0.3 for number in range(1, len(sizes))}
+    weights = {str(number): 0.33 for number in range(1, len(sizes))}
     named = {str(number): size for number, size in enumerate(sizes)}
     order = draw_rows(named, weights, total, seed)
     assert len(order) == total and np.array_equal(order, draw_rows(named, weights, total, seed))
@@ -157,7 +159,7 @@ def test_each_row_comes_before_any_comes_again(sizes: list[int], total: int, see
         own = order[(order >= first) & (order < first + size)]
         first += size
         if number:
-            assert len(own) == round(0.3 * total)
+            assert len(own) == int(0.33 * total)
         for start in range(0, len(own), size):
             assert len(set(own[start : start + size].tolist())) == len(own[start : start + size])
 
@@ -187,8 +189,9 @@ def test_accumulated_batches_count_by_label(project: Path, tmp_path: Path, batch
         prepare_torch(1, 0)
         model = attach_adapter(load_model(task.base, "base.model"), task.settings)
         assert train.attention.use_document_attention(model)
-        LabelTrainer(model, task, size, rows.select(range(20)), rows.select(range(3)), collate, []).train()
-        state = json.loads((task.checkpoints / "checkpoint-5" / "trainer_state.json").read_text())
+        drawn, validation = rows.select(range(20)), rows.select(range(3))
+        trainer_of(model, task, size, drawn, validation).train()
+        state = json.loads((task.folder / "checkpoint-5" / "trainer_state.json").read_text())
         logs.append([event for event in state["log_history"] if event["step"] <= 5])
     for one, other in zip(*logs, strict=True):
         assert one == pytest.approx(other, abs=2e-5)
@@ -196,10 +199,15 @@ def test_accumulated_batches_count_by_label(project: Path, tmp_path: Path, batch
     assert first[0]["loss"] == pytest.approx(first[1]["loss"], abs=1e-6)
 
 
+def trainer_of(model: Any, task: Task, batch: int, rows: Dataset, validation: Dataset) -> LabelTrainer:
+    parts = {"train_dataset": rows, "eval_dataset": validation, "data_collator": collate}
+    return LabelTrainer(model, task.settings, task.folder, batch, **parts)
+
+
 def task_of(project: Path, home: Path, *overrides: str) -> Task:
     run = dataclasses.replace(make_run("finetune", project, None, *overrides), home=home)
     task = _tasks(run)[0][0]
-    task.checkpoints.mkdir(parents=True, exist_ok=True)
+    task.folder.mkdir(parents=True, exist_ok=True)
     return task
 
 
@@ -208,11 +216,11 @@ def test_the_validation_loss_is_by_label(project: Path, tmp_path: Path):
     task = task_of(project, tmp_path, "finetune.rows_per_step=2")
     model = load_model(task.base, "base.model")
     assert train.attention.use_document_attention(model)
-    trainer = LabelTrainer(model, task, 2, rows, rows, collate, [])
+    trainer = trainer_of(model, task, 2, rows, rows)
     plain = load_model(task.base, "base.model").eval()
     assert trainer.evaluate()["eval_loss"] == pytest.approx(validation_loss(plain, project), rel=1e-5)
     empty = rows.map(lambda row: {"labels": [-100] * len(row["labels"])})
-    trainer.validation = empty
+    trainer.eval_dataset = empty
     with pytest.raises(UserError, match="holds no label"):
         trainer.evaluate()
 
@@ -239,6 +247,11 @@ def test_a_whole_model_may_be_trained(project: Path, pack: Path, tmp_path: Path)
     assert not any(str(project).encode() in content for content in files_of(tmp_path / "out").values())
 
 
+def test_values_have_the_types_of_their_fields():
+    given = {"adam_epsilon": "1e-8", "fsdp": True, "neftune_noise_alpha": 5, "deepspeed": None, "optim_args": "a=1"}
+    assert checked("trainer", given, {}, transformers.TrainingArguments) == given | {"adam_epsilon": 1e-8}
+
+
 @pytest.mark.parametrize("settings", [["use_dora=true"], ["use_rslora=true"], ["peft_type=IA3"]])
 def test_settings_of_peft(project: Path, pack: Path, tmp_path: Path, settings: list[str]):
     metrics = finetune(
@@ -249,6 +262,50 @@ def test_settings_of_peft(project: Path, pack: Path, tmp_path: Path, settings: l
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     key, _, value = settings[0].partition("=")
     assert str(config[key]).lower() == value.lower()
+
+
+def adapter_config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "out" / "adapter_config.json").read_text())
+    return config
+
+
+def test_what_was_a_set_is_written_in_order_and_text_as_it_is(project: Path, pack: Path, tmp_path: Path):
+    short = ["finetune.tokens=128", "finetune.evaluations=1"]
+    finetune(project, pack, tmp_path / "sets", *short, "finetune.peft.exclude_modules=[v_proj,q_proj,k_proj,up_proj]")
+    config = adapter_config(tmp_path / "sets")
+    assert config["exclude_modules"] == ["k_proj", "q_proj", "up_proj", "v_proj"]
+    assert config["target_modules"] == sorted(config["target_modules"]) and "modules_to_tie" not in config
+    pattern = r".*\.(q|v)_proj"
+    finetune(
+        project, pack, tmp_path / "text", *short, f"finetune.peft={{peft_type: LOHA, target_modules: '{pattern}'}}"
+    )
+    assert adapter_config(tmp_path / "text")["target_modules"] == pattern
+    load_finetuned(project / "data" / "base", tmp_path / "text" / "out")
+
+
+def test_of_a_base_of_the_hub_its_commit_is_written(project: Path, pack: Path, tmp_path: Path):
+    finetune(project, pack, tmp_path, "base.model=x/y", "base.revision=abc", "finetune.tokens=128")
+    config = adapter_config(tmp_path)
+    assert (config["base_model_name_or_path"], config["revision"]) == ("x/y", "abc")
+
+
+def test_modules_trained_whole_are_those_of_both_parameters(project: Path):
+    settings = make_run("finetune", project, None, "finetune.peft.modules_to_save=[norm]").params.finetune
+    model = attach_adapter(load_model(project / "data" / "base", "base.model"), settings)
+    assert {"embed_tokens", "norm"} <= {*model.peft_config["default"].modules_to_save}
+    named = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert any("embed_tokens" in name for name in named) and any(".norm." in name for name in named)
+
+
+def test_a_whole_model_keeps_the_type_that_an_older_config_names(project: Path, pack: Path, tmp_path: Path):
+    base = tmp_path / "data" / "base"
+    shutil.copytree(project / "data" / "base", base)
+    load_model(base, "base.model", precision="bf16").save_pretrained(base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"torch_dtype": config.pop("dtype")} | {"dtype": None}))
+    run = run_of(project, pack, tmp_path, "finetune.method=full", "finetune.tokens=128")
+    execute(train.finetune, dataclasses.replace(run, data=tmp_path / "data"))
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
 
 
 def test_a_tuned_prompt_learns(project: Path, pack: Path, tmp_path: Path):
@@ -338,6 +395,32 @@ def test_killed_after_its_end_it_trains_no_further(
     assert files_of(tmp_path / "one" / "out") == files_of(tmp_path / "two" / "out")
 
 
+def test_killed_before_its_output_is_there_it_copies_what_is_finished(
+    project: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def never(*_: object) -> None:
+        raise OSError("as if killed")
+
+    finetune(project, pack, tmp_path / "one")
+    for name, place in (("write_plot", train.finetune), ("load_model", train.finetune)):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, never)
+            if name == "write_plot":
+                with pytest.raises(OSError, match="as if killed"):
+                    finetune(project, pack, tmp_path / "two")
+                assert not (tmp_path / "two" / "out").exists()
+            else:
+                finetune(project, pack, tmp_path / "two")
+    assert files_of(tmp_path / "one" / "out") == files_of(tmp_path / "two" / "out")
+
+
+def test_a_torn_note_of_what_memory_holds_is_as_none(project: Path, tmp_path: Path):
+    task = task_of(project, tmp_path, "finetune.rows_per_step=4")
+    for torn in ("", "[1]", "{"):
+        (task.folder / train.finetune.BATCH).write_text(torn)
+        assert rows_at_once(task) == 4
+
+
 def test_an_overflow_stops_it_and_its_rows_are_kept(project: Path, pack: Path, tmp_path: Path):
     with pytest.raises(
         StageError, match=r"not finite at step 3; .*not-finite-3-0\.json.* lower finetune\.learning_rate"
@@ -349,9 +432,7 @@ def test_an_overflow_stops_it_and_its_rows_are_kept(project: Path, pack: Path, t
     rows = load_from_disk(str(pack / "train"))
     order = draw_rows({"train": len(rows)}, {}, 40, task.settings.seed)[4:6]  # of the third step
     expected = [rows[int(number)] for number in order]
-    assert [batch["rows"][0] for batch in saved["batches"]] == [
-        {name: row[name] for name in train.finetune.COLUMNS} for row in expected
-    ]
+    assert saved["rows"] == [{name: row[name] for name in train.finetune.COLUMNS} for row in expected]
     assert saved["step"] == 3 and saved["grad_norm"] in ("nan", "inf")
 
 
@@ -361,7 +442,7 @@ def out_of_memory(most: int, tokens: int, failed: list[int]) -> Callable[..., An
 
     def training_step(self: Any, model: Any, inputs: Any, *rest: Any) -> Any:
         if inputs["input_ids"].numel() > most * tokens and self.state.global_step >= 3:
-            failed.append(self.batch)
+            failed.append(self.args.per_device_train_batch_size)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return step(self, model, inputs, *rest)
 
@@ -420,6 +501,22 @@ def write_empty(folder: Path, like: Dataset) -> None:
         ),
         ("precision=fp16", r"finetune\.precision: fp16 needs a GPU"),
         ("report_to=[mlflow]", r"finetune\.report_to: mlflow is not installed: pip install mlflow"),
+        ("trainer.log_level=loud", r"finetune\.trainer: .*loud"),
+        ("trainer.lr_scheduler_kwargs={foo: 1}", r"finetune\.trainer: .*foo"),
+        (
+            "trainer.neftune_noise_alpha=five",
+            r"trainer\.neftune_noise_alpha: input should be a valid number.* not 'five'",
+        ),
+        ("trainer.adam_beta1=x", r"finetune\.trainer\.adam_beta1: input should be a valid number"),
+        ("trainer.optim=galore_adamw", r"finetune\.trainer: "),
+        ("trainer.optim=schedule_free_sgd", r"finetune\.trainer: "),
+        ("peft.rank_pattern=5", r"finetune\.peft\.rank_pattern: input should be a valid dict"),
+        (
+            "peft={peft_type: MULTITASK_PROMPT_TUNING, num_virtual_tokens: 4}",
+            r"MULTITASK.* rows of a pack name no task",
+        ),
+        ("peft={peft_type: ADALORA, total_step: 20}", r"peft_type: ADALORA does not train here: its ranks"),
+        ("seed=-1", r"finetune\.seed: -1 is not from 0 to 4294967295"),
         ("batch=3", r"rows_per_step: 2 is no multiple of 1 devices x 3 rows at once"),
     ],
 )
@@ -427,6 +524,14 @@ def test_refused_settings(project: Path, pack: Path, tmp_path: Path, override: s
     with pytest.raises(UserError, match=message):
         finetune(project, pack, tmp_path, f"finetune.{override}")
     assert not (tmp_path / "out").exists()
+
+
+def test_refused_options(project: Path, pack: Path, tmp_path: Path):
+    run = run_of(project, pack, tmp_path)
+    with pytest.raises(UserError, match=r"--limit: finetune\.tokens says"):
+        execute(train.finetune, dataclasses.replace(run, limit=1))
+    with pytest.raises(UserError, match=r"--input .*: name one folder of packs"):
+        execute(train.finetune, dataclasses.replace(run, inputs=(pack, project / "data")))
 
 
 def test_a_whole_model_takes_no_adapter(project: Path, pack: Path, tmp_path: Path):
@@ -453,6 +558,9 @@ def test_refused_packs(project: Path, pack: Path, tmp_path: Path):
         changed.save_to_disk(str(other / name))
     with pytest.raises(UserError, match=r"has the token 4000 .* the base knows 400 .* packed for another model"):
         finetune(project, other, tmp_path)
+    rows.map(lambda row: {"input_ids": [-1, *row["input_ids"][1:]]}).save_to_disk(str(tmp_path / "negative" / "train"))
+    with pytest.raises(UserError, match="has the token -1"):
+        finetune(project, tmp_path / "negative", tmp_path)
     write_empty(tmp_path / "empty" / "train", rows)
     rows.save_to_disk(str(tmp_path / "empty" / "validation"))
     with pytest.raises(UserError, match=r"holds no row to train on: reports/pack\.json"):

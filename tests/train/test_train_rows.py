@@ -33,10 +33,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("gemma", GROUPED),
     "gemma2, soft caps and window": ("gemma2", WINDOW),
     "gpt_oss, sinks and window": ("gpt_oss", {**WINDOW, **EXPERTS}),
+    "mistral, wide window": ("mistral", {**GROUPED, "sliding_window": 16}),
+    "gpt_oss, wide window": ("gpt_oss", {**GROUPED, **EXPERTS, "sliding_window": 16}),
+    "phimoe": ("phimoe", {**GROUPED, **EXPERTS}),
     "gpt_neox": ("gpt_neox", {"intermediate_size": 64, "max_position_embeddings": 64}),
     "opt, learned positions": ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.0}),
 }
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "phimoe, window that its attention is not told of": ("phimoe", {**GROUPED, **EXPERTS, "sliding_window": 16}),
     "bloom": ("bloom", {}),
     "mamba": ("mamba", {"state_size": 4}),
     "falcon": ("falcon", {}),
