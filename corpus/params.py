@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from corpus.errors import UserError
 from corpus.sources import AnySource, Name, Positive, Regex, Section
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch take
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")]  # BCP 47: en, zh-Hans
 
@@ -197,7 +198,7 @@ class Split(Section):
     train: Fraction = 0.7
     validation: Fraction = 0.1
     test: Fraction = 0.2
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Split:
@@ -218,12 +219,12 @@ class Augment(Section):
     fraction: Fraction = 0.2  # of the kept train documents
     swaps: Fraction = 0.05  # of the sentences that change places with their neighbour
     back_translation: dict[str, BackTranslation] = {}  # by language
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Shard(Section):
     chunk_tokens: Positive | None = None
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Base(Section):
@@ -239,7 +240,7 @@ class Base(Section):
     steps: Positive = 40
     batch_tokens: Positive = 1_024  # a step
     learning_rate: Annotated[float, Field(gt=0)] = 5e-3
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> Base:
@@ -260,7 +261,7 @@ class Pack(Section):
     templates: list[Path] = []  # YAML files: how documents without dialogue are asked and answered, by task
     chat_template: Path | None = None  # a Jinja file in place of the model's own
     loss_on: Literal["answers", "all"] = "answers"  # of dialogues and templates; of plain text all is learned
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Mix(Section):
@@ -295,7 +296,7 @@ class Finetune(Section):
     trainer: dict[str, Any] = {}  # any other of transformers' TrainingArguments, such as neftune_noise_alpha or fsdp
     report_to: list[Literal["dvclive", "tensorboard", "mlflow", "wandb"]] = ["dvclive"]
     profile: bool = False  # a trace of a few steps into reports/finetune.trace.json
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _mix_leaves_room(self) -> Finetune:
@@ -309,12 +310,12 @@ class Evaluate(Section):
     samples: Positive = 8  # documents a set to generate for
     new_tokens: Positive = 48  # generated for each
     test_documents: Positive = 24  # a language, of the test shard; the pinned sets always count whole
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Report(Section):
     samples_per_reason: Positive = 5
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Params(Section):

@@ -77,10 +77,7 @@ def adopt(settings: Base, output: Path) -> Metrics:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     patterns = [*FILES, *(["*.py"] if settings.trust_remote_code else [])]
-    source = Path(settings.model) if Path(settings.model).is_dir() else fetch(settings, patterns)
-    for path in sorted(source.iterdir()):
-        if path.is_file() and any(path.match(pattern) for pattern in patterns):
-            shutil.copyfile(path, output / path.name)  # symbolic links, as caches have them, become files
+    copy_files(Path(settings.model) if Path(settings.model).is_dir() else fetch(settings, patterns), output, patterns)
     trust = settings.trust_remote_code
     try:
         refuse_torn_weights(output)
@@ -100,6 +97,13 @@ def adopt(settings: Base, output: Path) -> Metrics:
         "tokens_seen": 0,
         "final_loss": None,
     }
+
+
+def copy_files(source: Path, output: Path, patterns: Sequence[str]) -> None:
+    """Copy the files whose names match; symbolic links, as caches have them, become files."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and any(path.match(pattern) for pattern in patterns):
+            shutil.copyfile(path, output / path.name)
 
 
 def fetch(settings: Base, patterns: list[str]) -> Path:

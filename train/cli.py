@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corpus.cli import add_stage_options, chosen_params, guarded, run_stage, stage_module, stage_run
-from corpus.errors import UserError
 
 STAGES = {  # in the order of the graph: what each is for, and its module
     "base": ("a base model: a pretrained one by name, or a tiny one trained here", "train.base"),
@@ -87,6 +86,4 @@ def _follow(options: argparse.Namespace) -> None:
     """Train along in one of several processes; the first runs the stage and writes."""
     from train.finetune import follow
 
-    if options.limit:
-        raise UserError("--limit: several processes train on all of the packs, leave it out")
     follow(stage_run(options, "finetune", chosen_params(options), stage_module("train.finetune")))

@@ -109,8 +109,6 @@ def _tasks(run: Run) -> tuple[list[Task], int]:
         raise UserError("--limit: finetune.tokens says how much is trained on; leave it out")
     if len(run.inputs) > 1:
         raise UserError(f"--input {run.inputs[1]}: name one folder of packs, finetune.mix mixes others in")
-    if not 0 <= settings.seed < 2**32:
-        raise UserError(f"finetune.seed: {settings.seed} is not from 0 to {2**32 - 1}")
     pack = run.inputs[0] if run.inputs else run.folder("pack")
     names = [name for name in PACKS if name == "adapted" or (pack / PACKS[name]).is_dir()]
     folder = run.home / "checkpoints" / _key(pack, run.folder("base"), _known_as(base), settings)

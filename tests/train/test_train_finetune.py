@@ -516,7 +516,7 @@ def write_empty(folder: Path, like: Dataset) -> None:
             r"MULTITASK.* rows of a pack name no task",
         ),
         ("peft={peft_type: ADALORA, total_step: 20}", r"peft_type: ADALORA does not train here: its ranks"),
-        ("seed=-1", r"finetune\.seed: -1 is not from 0 to 4294967295"),
+        ("seed=-1", r"finetune\.seed: input should be greater than or equal to 0"),
         ("batch=3", r"rows_per_step: 2 is no multiple of 1 devices x 3 rows at once"),
     ],
 )
