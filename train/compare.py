@@ -9,6 +9,8 @@ from typing import Any
 
 from corpus.errors import UserError
 
+MODELS = ("base", "adapted", "control")
+Number = int | float | None
 PER_TOKEN = ("perplexity", "token_accuracy")  # of other tokens they say something else
 
 
@@ -27,7 +29,7 @@ def compare(paths: Sequence[Path]) -> str:
             continue
         left_out = PER_TOKEN if ours.get("tokens") != theirs.get("tokens") else ()
         refused += [f"not compared: {score} of {name}, whose tokens differ" for score in left_out]
-        for model in ("base", "adapted", "control"):
+        for model in MODELS:
             for score, old in ours.get(model, {}).items():
                 new = theirs.get(model, {}).get(score)
                 if old is not None and new is not None and score not in left_out:
@@ -38,6 +40,10 @@ def compare(paths: Sequence[Path]) -> str:
 def _sets(path: Path) -> dict[str, Any]:
     try:
         sets: dict[str, Any] = json.loads(path.read_text("utf-8"))["sets"]
-        return {name: dict(one) for name, one in sets.items() if str(one["fingerprint"])}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        for one in sets.values():
+            scores = [score for model in MODELS for score in one.get(model, {}).values()]
+            if not isinstance(one["fingerprint"], str) or any(not isinstance(score, Number) for score in scores):
+                raise TypeError("a score is no number, or a fingerprint no text")
+        return sets
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as scores of `train evaluate` ({error!r})") from None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -20,16 +21,15 @@ from train.shards import Document, Dropped, Messages, Tally, hashed
 
 TOKENIZER_BATCH = 256  # documents; of no more the text is held
 COLUMNS = ("id", "text", "lang", "label", "source", "title")  # what templates may ask for, where it is not null
-RENDERING_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)  # of Jinja code
+Learned = bool | list[tuple[int, int]]  # all of a string or nothing, or which characters of it
 
-Segment = tuple[str, bool | list[tuple[int, int]]]  # a string to tokenise alone; if it is learned, or which characters
+
+class Segment(NamedTuple):
+    """A string to tokenise alone."""
+
+    text: str
+    learned: Learned
+    marks: bool = False  # whether special tokens' strings in it become these: what a document says never does
 
 
 class UnfitError(Exception):
@@ -94,7 +94,7 @@ def read_templates(paths: Iterable[Path]) -> list[Template]:
     for path in paths:
         try:
             template = Template.model_validate(yaml.safe_load(path.read_text("utf-8")))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError, MemoryError) as error:
             said = " ".join(str(error).split())[:200]
             raise UserError(f"pack.templates: {path} cannot be read as YAML ({said})") from None
         except ValidationError as error:
@@ -109,13 +109,26 @@ def read_templates(paths: Iterable[Path]) -> list[Template]:
 
 
 def template_of(templates: Sequence[Template], document: Document, seed: int) -> Template | None:
-    """The template that a document takes: of several that apply, one drawn by seed and id. Dialogues take none."""
+    """The template that a document takes: of several that apply, one drawn by seed and id from those that can ask it.
+
+    Of those that cannot, where no other is left. Dialogues take none.
+    """
     fitting = [
         template
         for template in ([] if document.messages else templates)
         if all(getattr(document, name) == value for name, value in template.applies_to.items())
     ]
+    if len(fitting) > 1:
+        fitting = [template for template in fitting if _renders(template, document)] or fitting
     return fitting[int(hashed(seed, "template", document.id) * len(fitting))] if fitting else None
+
+
+def _renders(template: Template, document: Document) -> bool:
+    try:
+        render(template, document)
+    except UnfitError:
+        return False
+    return True
 
 
 def render(template: Template, document: Document) -> tuple[str, str]:
@@ -127,14 +140,12 @@ def render(template: Template, document: Document) -> tuple[str, str]:
     >>> render(reviews, Document("a", "Bravo!", label="1"))
     ('Review: Bravo!', 'good')
     """
-    from jinja2 import TemplateError
-
     columns = {name: value for name in COLUMNS if (value := getattr(document, name)) is not None}
     try:
         prompt, answer = (
             _compiled(source).render(columns, answers=template.answers) for source in (template.prompt, template.answer)
         )
-    except (TemplateError, *RENDERING_ERRORS) as error:
+    except Exception as error:  # a template is foreign code: whatever it raises costs the document alone
         raise UnfitError("pack.template", f"{template._name}: {first_line(error)}") from None
     if not prompt.strip() or not answer.strip():
         raise UnfitError("pack.template", f"{template._name}: the prompt or the answer is empty")
@@ -155,7 +166,7 @@ def pack_tokenizer(base: Path, settings: Pack, trust_remote_code: bool = False) 
     return tokenizer
 
 
-def render_dialogue(tokenizer: Any, messages: Messages, counts: Counter[str]) -> Segment:
+def render_dialogue(tokenizer: Any, messages: Messages, counts: Counter[str]) -> tuple[str, Learned]:
     """A dialogue as the chat template has it, and the ranges of it that the assistant answers.
 
     An answer is what the dialogue up to it has more than the dialogue before it with the prompt to answer: so any chat
@@ -177,16 +188,55 @@ def render_dialogue(tokenizer: Any, messages: Messages, counts: Counter[str]) ->
 
 
 def _apply(tokenizer: Any, messages: Messages, add_generation_prompt: bool = False) -> str:
-    from jinja2 import TemplateError, TemplateSyntaxError
+    from jinja2 import TemplateSyntaxError
 
     try:
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
     except TemplateSyntaxError as error:
         said = f"line {error.lineno}: {error.message}"
         raise UserError(f"the chat template (pack.chat_template, else the model's own) is no Jinja: {said}") from None
-    except (TemplateError, *RENDERING_ERRORS) as error:  # it refuses the roles, or adds up what is not text
+    except Exception as error:  # it refuses the roles, adds up what is not text, …: foreign code may raise anything
         raise UnfitError("pack.template", first_line(error)) from None
     return text
+
+
+@functools.lru_cache(maxsize=1)
+def _special_tokens(tokenizer: Any) -> dict[str, int]:
+    """The ids of special tokens by their strings, the longest first."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    names = sorted({*tokenizer.all_special_tokens, *added}, key=lambda name: (-len(name), name))
+    return {name: tokenizer.convert_tokens_to_ids(name) for name in names}
+
+
+def dialogue_segments(
+    tokenizer: Any, messages: Messages, rendered: Callable[[Messages], tuple[str, Learned]]
+) -> list[Segment]:
+    """What `rendered` makes of messages, in segments such that no special token comes from what the messages say.
+
+    It is one segment unless they say the string of a special token. Then `rendered` sees another string in the place of
+    each, that stands nowhere in them, and which becomes a segment of its own: the token's string again, as plain text.
+    """
+    said = "\0".join(message["content"] for message in messages)
+    names = [name for name in _special_tokens(tokenizer) if name in said]
+    if not names:
+        return [Segment(*rendered(messages), marks=True)]
+    # These begin and end in different signs that they have nowhere else, so that none overlaps another.
+    free = (name for number in itertools.count() if (name := f"\ue000{number}\ue001") not in said)
+    hidden = dict(zip(names, free, strict=False))
+    names_at = re.compile("|".join(map(re.escape, names)))
+    other = [{**one, "content": names_at.sub(lambda found: hidden[found[0]], one["content"])} for one in messages]
+    text, learned = rendered(other)
+    shown = {stand_in: name for name, stand_in in hidden.items()}
+    segments, at = [], 0
+    for part in re.split(f"({'|'.join(shown)})", text):
+        own = learned if isinstance(learned, bool) else [(first - at, last - at) for first, last in learned]
+        if part in shown:
+            whole = own if isinstance(own, bool) else any(first <= 0 < last for first, last in own)
+            segments.append(Segment(shown[part], whole))
+        else:
+            segments.append(Segment(part, own, marks=True))
+        at += len(part)
+    return segments
 
 
 def refuse_useless_template(counts: Mapping[str, int], settings: Pack, model: str) -> None:
@@ -227,7 +277,8 @@ def encode(
                 tokens = np.concatenate([*start, tokens, *end], dtype=np.int32)
                 learned = np.pad(learned, (len(start), len(end)), constant_values=True)  # _cut forgets the first
             else:
-                tally.counts.update(dialogue_tokens=len(tokens), dialogue_labels=int(learned.sum()))
+                # The first is never learned, so that a beginning mark does not make all the rest look chosen.
+                tally.counts.update(dialogue_tokens=len(tokens[1:]), dialogue_labels=int(learned[1:].sum()))
             pieces = _cut(document, tokens, learned, settings.length, from_end=len(segments) > 1 or not marked)
             if pieces:
                 yield pieces
@@ -249,16 +300,17 @@ def _segments(
         prompt, answer = render(template, document)
         tally.templates[template._name] += 1
         if not tokenizer.chat_template:
-            return [(prompt, everything), (answer, True)], True
+            return [Segment(prompt, everything), Segment(answer, True)], True
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
     if messages and tokenizer.chat_template and everything:
-        return [(_apply(tokenizer, messages), True)], False
+        return dialogue_segments(tokenizer, messages, lambda shown: (_apply(tokenizer, shown), True)), False
     if messages and tokenizer.chat_template:
-        return [render_dialogue(tokenizer, messages, tally.counts)], False
+        rendered = functools.partial(render_dialogue, tokenizer, counts=tally.counts)
+        return dialogue_segments(tokenizer, messages, rendered), False
     tally.counts["dialogues_as_text"] += bool(messages)
     if not document.text.strip():
         raise UnfitError("pack.no_answer", "it has no text")
-    return [(document.text, True)], True
+    return [Segment(document.text, True)], True
 
 
 def tokenise(tokenizer: Any, segments: Sequence[Segment]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -266,20 +318,44 @@ def tokenise(tokenizer: Any, segments: Sequence[Segment]) -> list[tuple[np.ndarr
 
     Raises UserError where that takes a tokenizer that knows where its tokens stand, and this one does not.
     """
-    if not segments:
-        return []
-    encoded = tokenizer([text for text, _ in segments], add_special_tokens=False, verbose=False)
-    found = []
-    for number, (ids, (_, ranges)) in enumerate(zip(encoded["input_ids"], segments, strict=True)):
-        if isinstance(ranges, bool):
-            learned = np.full(len(ids), ranges)
-        elif encoded.encodings is None:
-            raise UserError("base.model: its tokenizer does not say where its tokens stand: add a tokenizer.json to it")
-        else:
-            starts = np.array([start for start, _ in encoded.encodings[number].offsets])
-            learned = np.any([(first <= starts) & (starts < last) for first, last in ranges], axis=0)
-        found.append((np.array(ids, np.int32), learned))
-    return found
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for marks in {segment.marks for segment in segments}:
+        numbers = [number for number, segment in enumerate(segments) if segment.marks == marks]
+        encoded = _encoded(tokenizer, [segments[number].text for number in numbers], marks)
+        for place, (number, ids) in enumerate(zip(numbers, encoded["input_ids"], strict=True)):
+            text, ranges, _ = segments[number]
+            ids = ids if marks else _without_marks(tokenizer, text, ids)
+            if isinstance(ranges, bool):
+                learned = np.full(len(ids), ranges)
+            elif encoded.encodings is None:
+                raise UserError("base.model: its tokenizer does not say where its tokens stand: add a tokenizer.json")
+            else:
+                starts = np.array([start for start, _ in encoded.encodings[place].offsets])
+                learned = np.any([(first <= starts) & (starts < last) for first, last in ranges], axis=0)
+            found[number] = np.array(ids, np.int32), learned
+    return [found[number] for number in range(len(segments))]
+
+
+def plain_ids(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of a text that is a document's: special tokens' strings in it are text like any other."""
+    return _without_marks(tokenizer, text, _encoded(tokenizer, [text], marks=False)["input_ids"][0])
+
+
+def _without_marks(tokenizer: Any, text: str, ids: list[int]) -> list[int]:
+    """The tokens of a text: these, unless one is a special token, which Unigram models find as if it were a word.
+
+    Then the text is cut within each of their strings, so that there is none to find.
+    """
+    special = _special_tokens(tokenizer)
+    if not set(special.values()) & set(ids):
+        return ids
+    within = "|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in special if len(name) > 1)
+    parts = _encoded(tokenizer, re.split(within, text), marks=False)["input_ids"]
+    return list(itertools.chain.from_iterable(parts))
+
+
+def _encoded(tokenizer: Any, texts: list[str], marks: bool) -> Any:
+    return tokenizer(texts, add_special_tokens=False, split_special_tokens=not marks, verbose=False)
 
 
 def _cut(document: Document, tokens: np.ndarray, learned: np.ndarray, length: int, from_end: bool) -> list[Piece]:

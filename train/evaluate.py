@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import hashlib
 import itertools
 import json
@@ -29,10 +30,10 @@ from train.encode import Template, UnfitError, pack_tokenizer, read_templates, r
 from train.models import device, load_finetuned, load_model, precision_of, prepare_torch, share_cores
 from train.ratings import write_sheet
 from train.scores import Example
-from train.shards import Document, read_shard
+from train.shards import Document, Tally, read_shard
 
 READS = ()
-VERSION = 2
+VERSION = 3
 
 MODELS = ("base", "adapted", "control")
 WINDOW = 1024  # tokens a model sees at once, if it can see as many
@@ -48,7 +49,9 @@ class EvaluationSet(NamedTuple):
 
     def fingerprint(self, params: Params) -> str:
         """Digest of all that decides the scores besides the model: they compare only where it is the same."""
-        protocol = (self.lang, params.evaluate.samples, params.evaluate.new_tokens, WINDOW)
+        template = params.pack.chat_template if any(one.messages for one in self.examples) else None
+        prompts = template and template.read_text("utf-8")
+        protocol = (VERSION, self.lang, params.evaluate.samples, params.evaluate.new_tokens, WINDOW, prompts)
         return hashlib.blake2b(json.dumps([protocol, self.examples]).encode(), digest_size=8).hexdigest()
 
 
@@ -59,20 +62,22 @@ def run(run: Run) -> Metrics:
     bits_per_byte, perplexity, token_accuracy; of the samples bleu, chrf, rouge_1, rouge_2, rouge_l (0 to 100) and
     exact_match; of labelled documents accuracy, majority_accuracy, macro_f1, no_answer. Null is what does not apply.
     `winner` is whichever of adapted and control has the lower bits per byte; `forgetting` what adapting costs on the
-    pinned sets called general. --input names another adapter's or model's folder; a --limit cuts each set.
+    pinned sets called general. Without a test shard the pinned sets are all; its rows that are no documents are dropped
+    by reason. --input names another adapter's or model's folder; a --limit cuts each set.
     """
     folder, base, params = run.inputs[0] if run.inputs else run.folder("finetune"), run.folder("base"), run.params
     templates = read_templates(params.pack.templates)
-    sets = pinned_sets(run.data / "evaluation", templates, params.pack.seed)
-    if not run.inputs or run.folder("shard").is_dir():  # outside the graph there may be none
-        sets += test_sets(run.folder("shard") / "test", templates, params)
+    sets, tally = pinned_sets(run.data / "evaluation", templates, params.pack.seed), Tally()
+    if (test := run.folder("shard") / "test").exists():
+        sets += test_sets(test, templates, params, tally)
     sets = [one._replace(examples=one.examples[: run.limit]) for one in sets]
     # The base comes last: it is the others' folders that may be at fault, and that is to be said at once.
     tasks = [(name, path) for name, path in (("adapted", folder), ("control", folder / "control")) if path.is_dir()]
     if not tasks:
         raise UserError(f"{folder} does not exist: run `train finetune`, or name an adapter's folder with --input")
     at_once, threads = share_cores(base, len(tasks) + 1, run.workers)
-    work = functools.partial(score_model, base, sets, params, threads)
+    report = folder / "metrics.json" if run.inputs else run.data.parent / "reports" / "finetune.json"
+    work = functools.partial(score_model, base, trained_method(report, params), sets, params, threads)
     found = {name: result for (name, _), result in run_tasks(work, [*tasks, ("base", None)], at_once)}
     models = {name: found[name]["sets"] for name in MODELS if name in found}
     samples = [
@@ -93,7 +98,8 @@ def run(run: Run) -> Metrics:
         }
         for one in sets
     }
-    return count_rows(rows_in=sum(len(one.examples) for one in sets), dropped={}) | {
+    rows_in = sum(len(one.examples) for one in sets) + len(tally.dropped)
+    return count_rows(rows_in=rows_in, dropped=tally.reasons()) | {
         "sets": all_scores,
         "winner": {name: _winner(one) for name, one in all_scores.items()},
         "forgetting": {name: _forgetting(one) for name, one in all_scores.items() if name.startswith("pinned-general")},
@@ -120,23 +126,17 @@ def _forgetting(one: Metrics) -> Metrics:
 def pinned_sets(folder: Path, templates: Sequence[Template] = (), seed: int = 0) -> list[EvaluationSet]:
     """The sets that are the same in every experiment: each NAME.jsonl of a folder, by name.
 
-    A line has id and text, and may have lang, label, messages, source and title. A set's language is that of its lines,
-    or the en or zh in its name. Raises UserError naming the file and line that cannot be read.
+    Lines are as `read_shard` takes them. A set's language is that of its lines, or the en or zh in its name. Raises
+    UserError naming the file and the first line that is no document: a set counts whole or not at all.
     """
     sets = []
     for path in sorted(folder.glob("*.jsonl")):
         named = next((part for part in re.split(r"[-_.]", path.stem) if part in ("en", "zh")), "und")
-        try:
-            lines = path.read_text("utf-8").rstrip("\n").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read ({error}): restore it from git") from None
-        documents = []
-        for number, line in enumerate(lines, 1):
-            try:
-                documents.append(_document(json.loads(line), named))
-            except (ValueError, TypeError, KeyError, AttributeError):
-                raise UserError(f'{path}: line {number} is not {{"id": …, "text": …}}: mend or restore it') from None
-        langs = {document.lang for document in documents}
+        documents = list(read_shard(path, tally := Tally()))
+        if tally.dropped or not documents:
+            detail = tally.dropped[0].detail if tally.dropped else "no line"
+            raise UserError(f'{path} holds what is not {{"id": …, "text": …}} ({detail}): mend or restore it')
+        langs = {named if document.lang == "und" else document.lang for document in documents}
         lang = langs.pop() if len(langs) == 1 else "und"
         examples = [example(document, templates, seed) for document in documents]
         sets.append(EvaluationSet(f"pinned-{path.stem}", lang, examples))
@@ -145,18 +145,13 @@ def pinned_sets(folder: Path, templates: Sequence[Template] = (), seed: int = 0)
     return sets
 
 
-def _document(row: Any, lang: str) -> Document:
-    messages = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in row.get("messages") or []]
-    label, source, title = (None if row.get(name) is None else str(row[name]) for name in ("label", "source", "title"))
-    for value in (row["id"], row["text"]):
-        value.encode("utf-8")  # refuses what is no string, and halves of characters
-    return Document(row["id"], row["text"], row.get("lang") or lang, messages or None, label, source, title)
+def test_sets(shard: Path, templates: Sequence[Template], params: Params, tally: Tally) -> list[EvaluationSet]:
+    """Up to evaluate.test_documents of the test shard in each language, drawn by hash, cut to TEST_CHARACTERS.
 
-
-def test_sets(shard: Path, templates: Sequence[Template], params: Params) -> list[EvaluationSet]:
-    """Up to evaluate.test_documents of the test shard in each language, drawn by hash, cut to TEST_CHARACTERS."""
+    Rows that are no documents are noted in the tally.
+    """
     by_language: dict[str, list[tuple[bytes, Document]]] = defaultdict(list)
-    for document in read_shard(shard):
+    for document in read_shard(shard, tally):
         drawn = hashlib.blake2b(f"{params.evaluate.seed}\0{document.id}".encode()).digest()
         by_language[document.lang].append((drawn, dataclasses.replace(document, text=document.text[:TEST_CHARACTERS])))
     sets = []
@@ -186,15 +181,44 @@ def example(document: Document, templates: Sequence[Template], seed: int) -> Exa
 # ---- models ----------------------------------------------------------------------------------------------------------
 
 
+def read_report(path: Path) -> dict[str, Any]:
+    """What a stage reported. Raises UserError where it cannot be read."""
+    try:
+        report = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error}): run the stage again, or delete it") from None
+    if not isinstance(report, dict):
+        raise UserError(f"{path} is no report of a stage: run the stage again, or delete it")
+    return report
+
+
+def trained_method(report: Path, params: Params) -> str:
+    """How finetune trained, by its report, whatever params say by now; finetune.method where there is no report."""
+    adapted = read_report(report).get("adapted") if report.is_file() else None
+    method = adapted.get("method") if isinstance(adapted, dict) else None
+    return method if isinstance(method, str) else params.finetune.method
+
+
 def score_model(
-    base: Path, sets: Sequence[EvaluationSet], params: Params, threads: int, task: tuple[str, Path | None]
+    base: Path, method: str, sets: Sequence[EvaluationSet], params: Params, threads: int, task: tuple[str, Path | None]
 ) -> Metrics:
-    """What one model, the base or what finetune wrote, makes of the sets: see score_set; and its speed and memory."""
+    """What one model, the base or what finetune wrote, makes of the sets: see score_set; and its speed and memory.
+
+    Adapters are on the base as `method` loads it, which is how they were trained; the base itself is not quantised.
+    """
+    import torch
+
     (name, folder), trusted = task, params.base.trust_remote_code
     prepare_torch(threads, params.evaluate.seed)
+    if device() == "cuda":  # of the model before nothing is to count
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats()
     tokenizer = pack_tokenizer(base, params.pack, trusted)
     options: dict[str, Any] = {"precision": precision_of("auto"), "trust_remote_code": trusted}
-    model = load_finetuned(base, folder, **options) if folder else load_model(base, "base.model", **options)
+    if folder:
+        model = load_finetuned(base, folder, method=method, **options)
+    else:
+        model = load_model(base, "base.model", **options)
     model = model.to(device()).eval()
     found = {one.name: score_set(model, tokenizer, one, params.evaluate, name) for one in sets}
     total = {key: sum(one[key] for one in found.values()) for key in ("tokens", "seconds", "generated", "generation")}
@@ -207,7 +231,10 @@ def score_model(
 
 
 def peak_mb() -> float:
-    """The most memory taken so far: of the GPU if there is one, else of this process."""
+    """The most memory taken: of the GPU by the model being scored, else, on a CPU, by this process since it began.
+
+    So where a CPU scores one model after another in one process, each figure includes those before it.
+    """
     import torch
 
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -25,13 +25,12 @@ from corpus.params import Pack
 from corpus.stage import Metrics, Run, count_rows, file_digest
 from train.encode import Piece, Template, encode, pack_tokenizer, read_templates, refuse_useless_template
 from train.models import IGNORED
-from train.shards import Document, Dropped, Tally, control_documents, copies, find_shards, read_shard, traces
+from train.shards import NAMED, Document, Dropped, Tally, control_documents, copies, find_shards, read_shard, traces
 
 READS = ("clean", "split")
-VERSION = 3
+VERSION = 4
 
 CONTROL_BYTES = 3  # times the bytes of train are read for the control: noise may take more tokens a byte, or fewer
-NAMED = 5  # ids in an error
 ROWS_AT_ONCE = 1_000  # of a pack in memory while it is written
 
 
@@ -41,7 +40,7 @@ def run(run: Run) -> Metrics:
     Columns: input_ids, labels and position_ids (list<int32>, pack.length long), document_ids (list<string>) and
     document_lengths (list<int32>) of the documents in the row; what follows them is padding. Each row has a label.
     With --input there is no control. `rows` counts train and validation, each mix its own. Raises UserError where a
-    shard or the tokenizer is missing, nothing is left of train, or its documents stand in validation or test as well.
+    shard or the tokenizer is missing, nothing is left of train, or a document stands in two of train, validation, test.
     """
     os.environ["RAYON_NUM_THREADS"] = str(run.workers)  # before tokenizers starts its threads
     settings, mixes, model = run.params.pack, run.params.finetune.mix, run.params.base.model
@@ -52,10 +51,10 @@ def run(run: Run) -> Metrics:
     tokenizer = pack_tokenizer(run.folder("base"), settings, run.params.base.trust_remote_code)
     _refuse_too_long_rows(run)
     templates = read_templates(settings.templates)
-    test = read_shard(shards["test"], Tally()) if "test" in shards else ()
-    held_out = {trace for document in test for trace in traces(document)}
     packs: dict[str, list[Piece]] = {}
     tallies: dict[str, Tally] = defaultdict(Tally)
+    test = read_shard(shards["test"], tallies["test"]) if "test" in shards else ()
+    held_out = {trace for document in test for trace in traces(document)}
     plain = settings.model_copy(update={"mixture": {}})
     sources = [(name, path, settings) for name, path in shards.items() if name != "test"]
     sources += [(f"mix/{name}", find_shards(mix.path)["train"], plain) for name, mix in mixes.items()]
@@ -105,28 +104,32 @@ def _refuse_too_long_rows(run: Run) -> None:
 def _admitted(
     name: str, documents: Iterable[Document], settings: Pack, tally: Tally, held_out: set[str]
 ) -> Iterator[Document]:
-    """The documents that pack.mixture takes. The traces of validation go into `held_out`, where those of test are.
+    """The documents that pack.mixture takes. The traces of validation join those of test in `held_out` at the end.
 
-    Raises UserError, after the last one, where others have one of these traces.
+    Raises UserError, after the last one, where any have one of the traces that were there before.
     """
-    shared = []
+    shared: list[str] = []
+    own: set[str] = set()
     for document in documents:
         number = copies(document.id, document.lang, settings)
         tally.rows += 1
         tally.bytes[document.lang] += number * len(document.text.encode())
         tally.digest.update(json.dumps([document.id, document.text, document.messages]).encode())
-        if name == "validation":
-            held_out |= traces(document)
-        elif not held_out.isdisjoint(traces(document)):
+        known = traces(document)
+        if not held_out.isdisjoint(known):
             shared.append(document.id)
+        if name == "validation":
+            own |= known
         if number:
             yield document
         else:
             tally.dropped.append(Dropped(document.id, "pack.mixture", ""))
+    held_out |= own
     if shared:
         named = ", ".join(shared[:NAMED]) + (", …" if len(shared) > NAMED else "")
+        where = "test" if name == "validation" else "validation or test"
         raise UserError(
-            f"{name}: {len(shared)} documents also stand in validation or test, by id or by text, whose scores would "
+            f"{name}: {len(shared)} documents also stand in {where}, by id or by text, whose scores would "
             f"then mean nothing: take them out on one side: {named}"
         )
 

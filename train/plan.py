@@ -22,11 +22,13 @@ from train.base import TINY
 from train.models import device, first_line, prepare_torch
 
 GIB = 2**30
-CARDS = {  # memory in GB, and dense TFLOPS in 16 bits with sums in 32: NVIDIA's data sheets and architecture papers
+CARDS = {  # GB, and dense TFLOPS in 16 bits with sums in 32: peaks as the vendor or secondary pages state them
     "T4": (16, 65), "RTX 3060": (12, 25.5), "RTX 3090": (24, 71), "RTX 4060": (8, 30), "RTX 4070": (12, 58),
     "RTX 4090": (24, 165), "RTX 5090": (32, 209), "L4": (24, 121), "L40S": (48, 362), "A10": (24, 125),
     "A100-40": (40, 312), "A100-80": (80, 312), "H100": (80, 989), "H200": (141, 989),
 }  # fmt: skip
+MAKER = {"nvidia", "geforce", "tesla", "rtx"}  # words that a name may have or lack
+VARIANTS = {"ti", "super", "laptop", "mobile", "max", "d"}  # words that make it another card
 UTILISATION = (0.2, 0.5)  # of that: an assumption; small models, and waiting for data, stay below it
 # Bytes a weight. nf4 in blocks of 64: 4 bits, 8 for a block's scale, 32 for 256 scales (QLoRA, arXiv 2305.14314).
 QUANTIZED = {"qlora": (4 + 8 / 64 + 32 / (64 * 256)) / 8, "int8": 1.0}
@@ -41,6 +43,9 @@ CHANGES: tuple[tuple[str, str, Any, str], ...] = (  # from the least harm to the
     ("pack", "length", lambda length: max(min(length, 256), length // 2), "longer documents are cut"),
     ("pack", "length", lambda length: max(min(length, 256), length // 2), "longer documents are cut"),
 )
+
+
+MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # v2, v1
 
 
 class Card(NamedTuple):
@@ -132,7 +137,7 @@ def time_of(operations: float, card: Card) -> str:
 
 
 def choose_card(name: str | None) -> Card:
-    """A card by name or gigabytes; without either the GPU at hand, else the CPU with this machine's memory.
+    """A card by name or gigabytes; without either the GPU at hand, else the CPU with the memory this process may take.
 
     >>> choose_card("nvidia rtx-4090").name, choose_card("24").memory / GIB
     ('RTX 4090', 24.0)
@@ -140,22 +145,35 @@ def choose_card(name: str | None) -> Card:
     import torch
 
     if name is None and device() == "cpu":
-        return Card("this CPU", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None, "cpu")
+        return Card("this CPU", cpu_memory(), None, "cpu")
     memory = None
     if name is None:
         found = torch.cuda.get_device_properties(0)
         name, memory = found.name, found.total_memory
-    words = name.lower().replace("-", " ").replace("gb", "").split()
-    fits = [card for card in CARDS if {*card.lower().replace("-", " ").split()} - {"rtx"} <= {*words}]
+    words = _words(name)
+    at_hand = memory and not words & VARIANTS  # its name says more than the card's: "NVIDIA A100-SXM4-80GB"
+    fits = [card for card in CARDS if _words(card) == words or (at_hand and _words(card) < words)]
     if fits:
-        gigabytes, teraflops = CARDS[fits[0]]
-        return Card(fits[0], memory or gigabytes * GIB, teraflops * 1e12)
+        card = max(fits, key=lambda card: len(_words(card)))
+        gigabytes, teraflops = CARDS[card]
+        return Card(card, memory or gigabytes * GIB, teraflops * 1e12)
     with contextlib.suppress(ValueError):
         if 0 < (size := float(name.lower().removesuffix("gb"))) < 1e6:
             return Card(f"a card of {size:g} GB", size * GIB, None)
     if memory:
         return Card(name, memory, None)
     raise UserError(f"--card: {name!r} is none of {', '.join(CARDS)}; or give its memory in GB, such as 24")
+
+
+def _words(name: str) -> set[str]:
+    return {word.removesuffix("gb") for word in name.lower().replace("-", " ").split()} - MAKER - {""}
+
+
+def cpu_memory() -> int:
+    """Bytes of this machine, or of its control group where that is allowed less."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = [path.read_text().strip() for path in MEMORY_LIMITS if path.is_file()]
+    return min(machine, *(int(limit) for limit in limits if limit.isdigit()), machine)
 
 
 def load_config(params: Params, base: Path) -> Any:

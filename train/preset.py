@@ -28,6 +28,7 @@ def apply_preset(name: str | None, params: Path) -> str:
         )
     load(params)  # says what is wrong with the file, if anything
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 10_000
@@ -35,7 +36,10 @@ def apply_preset(name: str | None, params: Path) -> str:
     yaml.representer.add_representer(
         type(None), lambda dump, _: dump.represent_scalar("tag:yaml.org,2002:null", "null")
     )
-    tree: Any = yaml.load(params.read_text("utf-8"))
+    try:
+        tree: Any = yaml.load(params.read_text("utf-8"))
+    except YAMLError as error:  # this one minds a key that is there twice
+        raise UserError(f"{params} is not YAML: {' '.join(str(error).split('To suppress')[0].split())}") from None
     changes = []
     for section, settings in yaml.load(files[name].read_text("utf-8")).items():
         if tree.get(section) is None:
@@ -44,12 +48,13 @@ def apply_preset(name: str | None, params: Path) -> str:
             if key not in tree[section] or tree[section][key] != new:
                 changes.append(f"{section}.{key}: {_shown(tree[section].get(key, 'default'))} → {_shown(new)}")
                 tree[section][key] = new
-    written = params.with_name(f".{params.name}.new")
+    target = params.resolve()  # a link stays one
+    written = target.with_name(f".{target.name}.new")
     try:
         with written.open("w", encoding="utf-8") as file:
             yaml.dump(tree, file)
         load(written)
-        written.replace(params)
+        written.replace(target)
     finally:
         written.unlink(missing_ok=True)
     return "\n".join(changes) or f"{params} already has the settings of {name}"

@@ -24,15 +24,15 @@ def write_sheet(folder: Path, samples: Sequence[Mapping[str, str]], models: Sequ
 
     An item's name follows from what it shows, so that no sheet is read by the key of other answers.
     """
-    key, rows = {}, []
+    key, rows = {}, {}  # by item: of samples that are the same one is rated
     for sample, model in product(samples, models):
         shown = [sample["set"], sample["prompt"], sample[model]]
         digest = hashlib.blake2b(json.dumps([sample["id"], model, *shown]).encode(), digest_size=6).hexdigest()
         key[f"r{digest}"] = {"set": sample["set"], "id": sample["id"], "model": model}
-        rows.append([f"r{digest}", *map(in_cell, shown), *("" for _ in CRITERIA)])
+        rows[f"r{digest}"] = [f"r{digest}", *map(in_cell, shown), *("" for _ in CRITERIA)]
     with (folder / "ratings.csv").open("w", encoding="utf-8-sig", newline="") as file:  # Excel knows UTF-8 by its mark
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows(
-            [["item", "set", "prompt", "answer", *CRITERIA], *sorted(rows)]
+            [["item", "set", "prompt", "answer", *CRITERIA], *sorted(rows.values())]
         )
     write_json(folder / "ratings_key.json", key)
 
@@ -94,13 +94,17 @@ def _read_sheet(path: Path, known: Mapping[str, str]) -> dict[tuple[str, str], i
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     delimiter = ";" if ";" in text.partition("\n")[0] else ","  # as Excel writes it where the comma is in numbers
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    if not {"item", *CRITERIA} <= set(rows.fieldnames or ()):
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        rows = [(reader.line_num, row) for row in reader if any(row.values())]
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num} is no CSV ({error}): close its quotation marks") from None
+    if not {"item", *CRITERIA} <= set(reader.fieldnames or ()):
         raise UserError(f"{path}: its first line lacks item, {' or '.join(CRITERIA)}: fill in a copy of ratings.csv")
     found: dict[tuple[str, str], int] = {}
     seen: set[str] = set()
-    for row in rows:
-        item, where = row["item"], f"{path}: line {rows.line_num}"
+    for number, row in rows:
+        item, where = row["item"], f"{path}: line {number}"
         if item not in known or item in seen:
             raise UserError(f"{where}: item {item!r} is {'there twice' if item in seen else 'not of this evaluation'}")
         seen.add(item)

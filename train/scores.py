@@ -152,13 +152,15 @@ def first_bytes(text: str, size: int) -> str:
 
 
 def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], new_tokens: int) -> tuple[list[str], int]:
-    """What a model finds likeliest to follow each prompt, token by token; and how many tokens that took, ends included.
+    """What a model finds likeliest to follow each prompt, token by token; and how many tokens that took.
 
-    Prompts of like lengths are answered together, padded on the left.
+    End marks count, the padding after them does not. Prompts of like lengths are answered together, padded on the left.
     """
     import torch
 
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else start_token(tokenizer)
+    ends = model.generation_config.eos_token_id
+    ends = {*ends} if isinstance(ends, list) else {ends}
     greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}  # whatever the model's own settings
     outputs, spent = [""] * len(prompts), 0
     for batch in batches([len(prompt) + new_tokens for prompt in prompts], BATCH_TOKENS):
@@ -167,9 +169,9 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], new_token
         options = {"attention_mask": mask, "max_new_tokens": new_tokens, "pad_token_id": padding, **greedy}
         with torch.no_grad():
             made = model.generate(input_ids=ids, **options)[:, ids.shape[1] :].tolist()
-        spent += sum(map(len, made))
         for n, row in zip(batch, made, strict=True):
             outputs[n] = _text(tokenizer, row)
+            spent += next((count for count, token in enumerate(row, 1) if token in ends), len(row))  # then padding
     return outputs, spent
 
 

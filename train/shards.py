@@ -18,7 +18,9 @@ from corpus.params import Pack
 from corpus.sources import RowSource
 from corpus.stage import Run, batches, side_by_side
 
-SPLITS = ("test", "validation", "train")  # read in this order: train must share nothing with the others
+SPLITS = ("test", "validation", "train")  # read in this order: none may share anything with those before it
+SAME_ROWS = ("text.jsonl", "instruct.jsonl")  # what `corpus shard` writes beside its Parquet
+NAMED = 5  # files or ids in an error
 Messages = list[dict[str, str]]
 
 
@@ -66,7 +68,7 @@ class Tally:
 def find_shards(path: Path) -> dict[str, Path]:
     """The shards at a path: its train, validation and test, each a folder or a file, else all of it as train.
 
-    Raises UserError where there is none, or validation or test but no train.
+    Raises UserError where there is none, validation or test but no train, or documents that belong to none of them.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist: run `corpus shard`, or name a folder or file of documents")
@@ -77,7 +79,27 @@ def find_shards(path: Path) -> dict[str, Path]:
     shards = {name: places[0] for name, places in found.items() if places}
     if shards and "train" not in shards:
         raise UserError(f"{path} holds {' and '.join(shards)} but no train: nothing would be left to train on")
+    if shards and (
+        others := [one.name for one in sorted(path.iterdir()) if one not in shards.values() and _files(one)]
+    ):
+        raise UserError(
+            f"{path}: {', '.join(others[:NAMED])} beside {' and '.join(shards)}: put documents into "
+            f"{', '.join(reversed(SPLITS))}, or elsewhere what is not to be read"
+        )
     return shards or {"train": path}
+
+
+def _files(path: Path) -> list[Path]:
+    """The Parquet and JSONL files at a path, in order."""
+    from corpus.scrape.files import SUFFIXES, has_suffix
+
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return [
+        file
+        for file in files
+        if has_suffix(file.name, SUFFIXES["parquet"] + SUFFIXES["jsonl"])
+        and not file.name.startswith(("dropped-", "."))
+    ]
 
 
 def read_shard(path: Path, tally: Tally | None = None) -> Iterator[Document]:
@@ -85,36 +107,45 @@ def read_shard(path: Path, tally: Tally | None = None) -> Iterator[Document]:
 
     Rows hold `text`, or a dialogue in one of the shapes of `corpus.scrape.messages.dialogue_of`; `id` (else one is made
     from the row), `lang`, `label`, `source`, `title`. Rows that hold neither are noted in the tally as pack.error.….
-    Raises UserError for what is missing or damaged.
+    Raises UserError for what is missing, damaged, or of both kinds.
     """
     tally = tally or Tally()
-    held: Document | None = None  # as many of its chunks as were read
+    held: Document | None = None
+    chunks: list[str] = []  # of its text, as many as were read
     for row in _rows(path):
         # What a document has no column for is in `meta`, as are numbers where it has text.
         more = json.loads(row.get("meta") or "{}")
-        given, label, source = more.get("id"), row.get("label", more.get("label")), more.get("source")
+        given, label, source = more.get("id"), label_text(row.get("label", more.get("label"))), more.get("source")
         identity = str(given) if isinstance(given, str | int) and given != "" else row["id"]
-        if "reason" in row or "text" not in row:
-            reason, detail = row.get("reason", "page"), row.get("detail", "HTML: run `corpus clean` on it first")
+        source = source if isinstance(source, str) else None
+        reason, detail = row.get("reason"), row.get("detail", "HTML: run `corpus clean` on it first")
+        if reason is None and any("\ud800" <= sign <= "\udfff" for sign in f"{identity}{label}{source}"):
+            reason, detail = "encoding", "its id, label or source holds half of a character (a lone surrogate)"
+            identity = row["id"]
+        if reason is not None or "text" not in row:
             tally.rows += 1
-            tally.dropped.append(Dropped(identity, f"pack.error.{reason.rsplit('.', 1)[-1]}", detail))
+            tally.dropped.append(Dropped(identity, f"pack.error.{(reason or 'page').rsplit('.', 1)[-1]}", detail))
             continue
         if held and more.get("chunk") and held.id == identity:
-            held = dataclasses.replace(held, text=held.text + row["text"])
+            chunks.append(row["text"])
             continue
         if held:
-            yield held
-        held = Document(
-            identity,
-            row["text"],
-            row.get("lang") or "und",
-            row.get("messages") or None,
-            label if label is None or isinstance(label, str) else json.dumps(label),
-            source if isinstance(source, str) else None,
-            row.get("title"),
-        )
+            yield dataclasses.replace(held, text="".join(chunks))
+        lang, messages = row.get("lang") or "und", row.get("messages") or None
+        held, chunks = Document(identity, "", lang, messages, label, source, row.get("title")), [row["text"]]
     if held:
-        yield held
+        yield dataclasses.replace(held, text="".join(chunks))
+
+
+def label_text(label: Any) -> str | None:
+    """A label as templates name it: a string as it is, anything else as JSON, a whole number without its point.
+
+    >>> label_text("good"), label_text(True), label_text(1.0), label_text(0.5), label_text(None)
+    ('good', 'true', '1', '0.5', None)
+    """
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    return label if label is None or isinstance(label, str) else json.dumps(label)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -124,20 +155,20 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
     if not path.exists():
         raise UserError(f"{path} does not exist: run `corpus shard`, or name a folder or file of documents")
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    for kind in ("parquet", "jsonl"):
-        suffixes = SUFFIXES[kind] + (".json",) * (path.is_file() and kind == "jsonl")
-        entries = [
-            FileEntry(str(file), file.relative_to(path if path.is_dir() else path.parent).as_posix(), 0, "")
-            for file in files
-            if has_suffix(file.name, suffixes) and not file.name.startswith(("dropped-", "."))
-        ]
-        if entries:
-            source = RowSource.model_validate({"name": "rows", "kind": kind, "path": str(path)})
-            yield from read_files(source, entries, Counter())
-            return
-    if path.is_file():
+    found = [path] if path.is_file() and has_suffix(path.name, (".json",)) else _files(path)
+    parquet = [file for file in found if has_suffix(file.name, SUFFIXES["parquet"])]
+    others = [file.name for file in found if file not in parquet and file.name not in SAME_ROWS]
+    if parquet and others:
+        named = ", ".join(others[:NAMED])
+        raise UserError(
+            f"{path} holds Parquet, which is read, and {named} beside it: put these into a folder of their own"
+        )
+    if path.is_file() and not found:
         raise UserError(f"{path} is neither Parquet nor JSONL: documents are read from these")
+    folder = path if path.is_dir() else path.parent
+    entries = [FileEntry(str(file), file.relative_to(folder).as_posix(), 0, "") for file in parquet or found]
+    source = RowSource(name="rows", kind="parquet" if parquet else "jsonl", path=str(path))
+    yield from read_files(source, entries, Counter())
 
 
 def traces(document: Document) -> set[str]:

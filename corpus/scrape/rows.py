@@ -192,12 +192,15 @@ def _jsonl_rows(source: RowSource, name: str, file: BinaryIO) -> Iterator[Row]:
 
 
 def _array_rows(source: RowSource, name: str, raw: bytes) -> Iterator[Row]:
-    """The objects of a JSON array, which is read whole. What follows the first fault is one dropped row."""
+    """The objects of a JSON array, which is read whole. What follows a fault or its end is one dropped row."""
     text = raw.decode("utf-8", "surrogateescape")
     decoder, at, number = json.JSONDecoder(), 1, 0
     while True:
         at = _next_mark(text, at)
         if text.startswith("]", at):
+            if rest := text[_next_mark(text, at + 1) :].encode("utf-8", "surrogateescape"):
+                refused = _refused("scrape.error.json", "the array is closed before this")
+                yield _with_id(source, refused, rest, f"{name}, after object {number}")
             return
         number += 1
         try:

@@ -421,6 +421,10 @@ def test_json_arrays_are_read_object_by_object(tmp_path: Path) -> None:
         assert found[-1]["reason"] == "scrape.error.json" and all("reason" not in row for row in found[:-1])
     path.write_text('[{"text": "good"}, 5, {"text": "also good"} {"text": "lost"}]')
     assert [row.get("reason") for row in read("jsonl", path)] == [None, "scrape.error.json", "scrape.error.json"]
+    path.write_text('[{"text": "good"}]\n{"text": "after"}\nnoise\n')
+    good, after = read("jsonl", path)
+    assert good["text"] == "good" and after["reason"] == "scrape.error.json"
+    assert after["detail"].startswith("alpaca.json, after object 1: ") and after["text"].startswith('{"text": "after"}')
 
 
 def test_a_body_of_text_is_no_page_and_a_missing_text_names_the_fields_there_are(tmp_path: Path) -> None:

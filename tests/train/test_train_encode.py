@@ -19,11 +19,14 @@ from corpus.params import Pack
 from train.base import CHAT_TEMPLATE
 from train.encode import (
     Piece,
+    Segment,
     Template,
     UnfitError,
     encode,
     pack_tokenizer,
+    plain_ids,
     read_templates,
+    refuse_useless_template,
     render,
     render_dialogue,
     template_of,
@@ -82,7 +85,7 @@ def encoded(
 def test_of_a_dialogue_only_the_answer_is_learned(tokenizer: Any, template: str):
     messages = [*dialogue(1), *dialogue(2)]
     other = with_template(tokenizer, template)
-    [(tokens, learned)] = tokenise(other, [render_dialogue(other, messages, Counter())])
+    [(tokens, learned)] = tokenise(other, [Segment(*render_dialogue(other, messages, Counter()), marks=True)])
     assert tokenizer.decode(tokens[learned]) == "".join(messages[n]["content"] + "<|eos|>\n" for n in (1, 3))
     assert ("Help." in tokenizer.decode(tokens)) == (template == PLAIN)
     assert (tokens == other.apply_chat_template(messages, return_dict=False)).all()
@@ -91,7 +94,7 @@ def test_of_a_dialogue_only_the_answer_is_learned(tokenizer: Any, template: str)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="<|"), min_size=1), min_size=2, max_size=6))
 def test_whatever_is_said_the_answers_are_what_is_learned(tokenizer: Any, said: list[str]):
     messages = [{"role": ("user", "assistant")[turn % 2], "content": content} for turn, content in enumerate(said)]
-    [(tokens, learned)] = tokenise(tokenizer, [render_dialogue(tokenizer, messages, Counter())])
+    [(tokens, learned)] = tokenise(tokenizer, [Segment(*render_dialogue(tokenizer, messages, Counter()), marks=True)])
     starts = np.flatnonzero(learned & ~np.roll(learned, 1))
     ends = np.flatnonzero(learned & ~np.roll(learned, -1)) + 1
     spans = [tokenizer.decode(tokens[start:end]) for start, end in zip(starts, ends, strict=True)]
@@ -109,12 +112,65 @@ def test_dialogues_that_teach_nothing_have_a_reason(tokenizer: Any):
         (FORGETFUL, two, "pack.template"),
         ("{{ 1 + 'a' }}", two, "pack.template"),
         ("{{ 1 // 0 }}", two, "pack.template"),
+        ("{{ 'a' * 10**13 }}", two, "pack.template"),
         ("{{ messages[9].content.lower() }}", two, "pack.template"),
     ):
         counts: Counter[str] = Counter()
         with pytest.raises(UnfitError, match=reason):
             render_dialogue(with_template(tokenizer, template), messages, counts)
         assert counts["answered"] == (reason == "pack.template")
+
+
+FORGED = st.lists(
+    st.sampled_from(["<|eos|>", "<|bos|>", "<|pad|>", "<|", "|>", "\ue000", "0\ue001", "a", "\n"]), min_size=1
+)
+
+
+@given(st.lists(FORGED.map(lambda parts: "x" + "".join(parts) + "x"), min_size=2, max_size=4))
+def test_nothing_that_is_said_becomes_a_mark(tokenizer: Any, said: list[str]):
+    """The tokens spell what the template renders, and have as many marks as it has turns."""
+    messages = [{"role": ("user", "assistant")[turn % 2], "content": content} for turn, content in enumerate(said)]
+    whole = tokenizer.apply_chat_template(messages, tokenize=False)
+    answers = "".join(content + "<|eos|>\n" for content in said[1::2])
+    for loss_on, learned in (("answers", answers), ("all", whole.removeprefix("<|bos|>"))):
+        [[piece]], _ = encoded(tokenizer, Document("a", "", messages=messages), loss_on=loss_on, length=4096)
+        assert tokenizer.decode(piece.tokens) == whole
+        told = tokenizer.decode(piece.tokens[piece.learned])
+        assert told.removesuffix("\n").replace("\n", "") == learned.removesuffix("\n").replace("\n", "")
+        marks = np.isin(piece.tokens, tokenizer.all_special_ids)
+        assert marks.sum() == 2 * len(said)
+    for text in said:
+        [[piece]], _ = encoded(tokenizer, Document("a", text), length=4096)
+        assert tokenizer.decode(piece.tokens) == f"<|bos|>{text}<|eos|>"
+        assert piece.tokens[1:-1].tolist() == plain_ids(tokenizer, text)
+        assert np.isin(piece.tokens, tokenizer.all_special_ids).sum() == 2
+
+
+def test_a_vocabulary_that_knows_marks_as_words_finds_none():
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *((letter, -5.0) for letter in "ab</s>")]
+    model = Tokenizer(models.Unigram(words, unk_id=0, byte_fallback=False))
+    unigram = PreTrainedTokenizerFast(tokenizer_object=model, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    [[piece]], _ = encoded(unigram, Document("a", "a</s><s>b?"))
+    inner = piece.tokens[1:-1].tolist()
+    assert inner == plain_ids(unigram, "a</s><s>b?") and not {1, 2} & {*inner}
+    assert "".join(unigram.convert_ids_to_tokens(inner)) == "a</s><s>b<unk>"
+
+
+def test_a_prompt_forges_no_mark_either(tokenizer: Any):
+    asks = [Template(prompt="{{ text }}?", answer="so <|eos|>")]
+    for template, marks in ((None, 2), (PLAIN, 6)):  # with it there are three turns
+        [[piece]], _ = encoded(with_template(tokenizer, template), Document("a", "a<|bos|>"), templates=asks)
+        assert np.isin(piece.tokens, tokenizer.all_special_ids).sum() == marks
+
+
+def test_a_beginning_mark_does_not_hide_that_all_is_answer(tokenizer: Any):
+    answers = "{{ bos_token }}{% for m in messages if m.role == 'assistant' %}{{ m.content }}{% endfor %}"
+    _, tally = encoded(with_template(tokenizer, answers), Document("a", "", messages=dialogue(1)))
+    with pytest.raises(UserError, match="shows nothing but answers"):
+        refuse_useless_template(tally.counts, Pack(), "tiny")
 
 
 def test_with_loss_on_all_the_questions_are_learned_too(tokenizer: Any):
@@ -230,6 +286,8 @@ def test_a_text_is_no_template(text: str):
         ("prompt: hi\nanswer: x\napplies_to: {sorce: a}", r"applies_to\.sorce: Input should be"),
         ("- a list", r"the file: "),
         ("prompt: [", r"cannot be read as YAML"),
+        ("[" * 3000, r"cannot be read as YAML"),
+        ("answer: x\nprompt: '{{ " + "(" * 3000 + "'", r"cannot be read as YAML"),
     ],
 )
 def test_a_broken_template_is_named_with_its_key(tmp_path: Path, source: str, said: str):
@@ -263,6 +321,16 @@ def test_one_of_several_templates_is_drawn_by_id_and_dialogues_take_none(tmp_pat
     assert 30 < by_number[0] < 70  # of 150 reviews
     assert template_of(templates[:1], documents[0], 0) is None
     assert template_of(templates, Document("d", "t", messages=dialogue(1), source="reviews"), 0) is None
+
+
+def test_a_template_that_cannot_ask_is_not_drawn_where_another_can(tmp_path: Path):
+    titles = "prompt: '{{ text }}'\nanswer: '{{ title }}'"
+    reviews, titled = templates = templates_of(tmp_path, REVIEWS, titles)
+    for number in range(20):
+        bare = Document(str(number), "t", source="reviews")
+        assert template_of(templates, dataclasses.replace(bare, label="1"), 0) is reviews
+        assert template_of(templates, dataclasses.replace(bare, title="T"), 0) is titled
+        assert template_of(templates, bare, 0) is not None  # whose reason it then has
 
 
 @pytest.mark.parametrize("loss_on", ["answers", "all"])

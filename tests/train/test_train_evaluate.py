@@ -194,6 +194,38 @@ def test_without_a_control_there_is_no_winner(project: Path, metrics, tmp_path: 
     }
 
 
+def test_without_a_test_shard_the_pinned_sets_are_all(project: Path, metrics, tmp_path: Path):
+    run = elsewhere(project, tmp_path, "evaluate.samples=1", "evaluate.new_tokens=2")
+    shutil.rmtree(tmp_path / "data" / "shard" / "test")
+    found = execute(train.evaluate, run)
+    assert set(found["sets"]) == {"pinned-en", "pinned-zh"} and found["rows"]["in"] == 6
+
+
+def test_rows_of_the_test_shard_that_are_no_documents_are_dropped(project: Path, tmp_path: Path):
+    run = elsewhere(project, tmp_path, "evaluate.samples=1", "evaluate.new_tokens=2")
+    shard = tmp_path / "data" / "shard" / "test"
+    shutil.rmtree(shard)
+    shard.mkdir()
+    (shard / "x.jsonl").write_text('{"id": "1", "text": "a file is", "lang": "en"}\nbroken\n{"text": 5}\n')
+    found = execute(train.evaluate, run)
+    assert found["rows"] == {"in": 9, "generated": 0, "kept": 7, "dropped": 2}
+    assert found["dropped_by_reason"] == {"pack.error.json": 1, "pack.error.text": 1}
+
+
+def test_an_adapter_is_scored_on_the_base_it_was_trained_on(project: Path, metrics, tmp_path: Path):
+    run = elsewhere(project, tmp_path, "evaluate.samples=1", "evaluate.new_tokens=2")
+    (tmp_path / "reports").mkdir(exist_ok=True)
+    (tmp_path / "reports" / "finetune.json").write_text('{"adapted": {"method": "qlora"}}')
+    found, before = execute(train.evaluate, run)["sets"]["pinned-en"], metrics["sets"]["pinned-en"]
+    folders = (tmp_path / "data" / "base", tmp_path / "data" / "finetune")
+    adapted, tokenizer = load_finetuned(*folders, method="qlora").eval(), load_tokenizer(folders[0], "base.model")
+    texts = [example.text for example in pinned_sets(tmp_path / "data" / "evaluation")[0].examples]
+    nats = sum(loss for own in token_scores(adapted, tokenizer, texts, 64) for loss, _ in own)
+    assert found["adapted"]["bits_per_byte"] == pytest.approx(nats / math.log(2) / found["bytes"], abs=1e-5)
+    assert found["adapted"]["bits_per_byte"] != before["adapted"]["bits_per_byte"]
+    assert found["base"]["bits_per_byte"] == before["base"]["bits_per_byte"]
+
+
 def test_a_whole_model_is_scored_like_an_adapter(project: Path, metrics, tmp_path: Path):
     run = dataclasses.replace(make_run("evaluate", project, tmp_path / "out"), inputs=(project / "data" / "base",))
     found = execute(train.evaluate, dataclasses.replace(run, reports=None))["sets"]["pinned-en"]
@@ -267,9 +299,9 @@ def test_golden(project: Path, tokenizer, tmp_path: Path):
     found = [
         one[name]["adapted"][score] for name in ("pinned-en", "pinned-talk") for score in ("bits_per_byte", "chrf")
     ]
-    assert train.evaluate.VERSION == 2
+    assert train.evaluate.VERSION == 3
     assert found == pytest.approx(GOLDEN, abs=0.01), "meant? then raise VERSION in train/evaluate.py, put these here"
-    assert one["pinned-en"]["fingerprint"] == "3021ce949541059b", "meant? then raise VERSION, put this here"
+    assert one["pinned-en"]["fingerprint"] == "51af2a5175e8b170", "meant? then raise VERSION, put this here"
 
 
 GOLDEN = [2.0248, 4.3165, 1.4538, 2.0080]
@@ -290,7 +322,8 @@ def test_only_what_decides_the_scores_is_in_the_fingerprint(project: Path, metri
     for one in pinned_sets(project / "data" / "evaluation"):
         assert one.fingerprint(params) == metrics["sets"][one.name]["fingerprint"]
     (tmp_path / "reviews.yaml").write_text(TEMPLATE.replace("ANSWERS", '{"0": closed, "1": opened}'), "utf-8")
-    template = f"pack.templates=[{tmp_path / 'reviews.yaml'}]"
+    template, chat = f"pack.templates=[{tmp_path / 'reviews.yaml'}]", f"pack.chat_template={tmp_path / 'chat.jinja'}"
+    (tmp_path / "chat.jinja").write_text("{% for turn in messages %}{{ turn.content }}{% endfor %}", "utf-8")
     found = [
         fingerprint(),
         fingerprint(id="c"),
@@ -301,9 +334,13 @@ def test_only_what_decides_the_scores_is_in_the_fingerprint(project: Path, metri
         fingerprint("evaluate.samples=7"),
         fingerprint(template),
         fingerprint(template, label="0"),
+        fingerprint(chat, messages=dialogue(1)),
     ]
     assert len(set(found)) == len(found)
     assert fingerprint(template, source="other") == fingerprint()  # a template that takes none of it
+    assert fingerprint(chat) == fingerprint()  # of a text without dialogue
+    (tmp_path / "chat.jinja").write_text("{% for turn in messages %}> {{ turn.content }}{% endfor %}", "utf-8")
+    assert fingerprint(chat, messages=dialogue(1)) != found[-1]
 
 
 def test_languages_and_names_of_pinned_sets(tmp_path: Path):
@@ -358,6 +395,18 @@ def test_prompts_of_different_lengths_are_answered_as_if_alone(model, tokenizer)
     prompts = [tokenizer(text("en", words, words))["input_ids"] for words in (3, 9, 14)]
     single = [generate(model, tokenizer, [prompt], 5)[0][0] for prompt in prompts]
     assert generate(model, tokenizer, prompts, 5)[0] == single and all(single)
+
+
+def test_padding_after_the_end_is_not_counted_as_generated(model, tokenizer):
+    prompts = [tokenizer(text("en", words, words))["input_ids"] for words in (3, 9, 14)]
+    alone = [model.generate(torch.tensor([ids]), max_new_tokens=9, do_sample=False)[0, len(ids) :] for ids in prompts]
+    ends = model.generation_config.eos_token_id
+    model.generation_config.eos_token_id = [ends, int(alone[0][1])]  # so that some end early
+    try:
+        single = [generate(model, tokenizer, [ids], 9)[1] for ids in prompts]
+        assert min(single) <= 2 and generate(model, tokenizer, prompts, 9)[1] == sum(single)
+    finally:
+        model.generation_config.eos_token_id = ends
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------------
@@ -446,10 +495,13 @@ def test_only_equal_sets_are_compared(tmp_path: Path):
     assert "not compared: other, whose fingerprints differ: g and h" in table
     assert "not compared: gone, whose fingerprints differ: i and none at all" in table
     assert "not compared: perplexity of cut, whose tokens differ" in table
-    (tmp_path / "bad.json").write_text('{"sets": {"a": 1}}')
-    for name in ("bad.json", "none.json"):
-        with pytest.raises(UserError, match=rf"{name} cannot be read as scores"):
-            compare([first, tmp_path / name])
+    sets = (1, {"base": 3}, {"fingerprint": "f", "base": 3}, {"fingerprint": "f", "base": {"bleu": "3"}})
+    wrong = [json.dumps({"sets": {"a": one}}) for one in sets] + ['{"sets": []}', "[" * 100_000]
+    for content in wrong:
+        (tmp_path / "bad.json").write_text(content)
+        for name in ("bad.json", "none.json"):
+            with pytest.raises(UserError, match=rf"{name} cannot be read as scores"):
+                compare([first, tmp_path / name])
 
 
 def test_refusals(project: Path, tmp_path: Path):
@@ -466,13 +518,24 @@ def test_refusals(project: Path, tmp_path: Path):
         execute(train.evaluate, dataclasses.replace(make_run("evaluate", project), inputs=(pickled,)))
 
 
-@pytest.mark.parametrize(
-    "line", ['{"id": 1, "text": "a"}', '{"id": "a"}', "[]", "no", '{"id": "a", "text": "\\ud800"}', ""]
-)
+@pytest.mark.parametrize("line", ['{"id": "a"}', "[]", "no", '{"id": "a", "text": "\\ud800"}', "[" * 100_000])
 def test_a_line_that_is_no_document_is_named(tmp_path: Path, line: str):
     (tmp_path / "en.jsonl").write_text(f'{{"id": "a", "text": "b"}}\n{line}\n{{"id": "c", "text": "d"}}\n')
-    with pytest.raises(UserError, match=r"en\.jsonl: line 2 is not"):
+    with pytest.raises(UserError, match=r"en\.jsonl holds what is not .*en\.jsonl:2"):
         pinned_sets(tmp_path)
+    (tmp_path / "en.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"en\.jsonl holds what is not .*no line"):
+        pinned_sets(tmp_path)
+
+
+def test_pinned_lines_are_read_as_those_of_shards(tmp_path: Path):
+    answers = """{answers: {"true": 好, "false": 差}, prompt: "{{ text }}", answer: "{{ answers[label] }}"}"""
+    (tmp_path / "reviews.yaml").write_text(answers, "utf-8")
+    templates = train.evaluate.read_templates([tmp_path / "reviews.yaml"])
+    for lang in (["en"], 5):
+        write_lines(tmp_path / "zh.jsonl", [{"id": 1, "text": "a", "lang": lang, "label": True}])
+        [one] = pinned_sets(tmp_path, templates)
+        assert (one.lang, one.examples[0].id, one.examples[0].label) == ("zh", "1", "true")
 
 
 def test_no_pinned_set(tmp_path: Path):

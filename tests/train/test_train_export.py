@@ -78,6 +78,24 @@ def test_a_16_bit_base_gives_a_16_bit_model_only_where_that_is_exact(project: Pa
     assert not list((project / "out").glob("*.bin"))
 
 
+def test_an_older_config_and_reports_of_others_do_not_matter(project: Path) -> None:
+    base = project / "data" / "base"
+    load_model(base, "base.model").to(torch.bfloat16).save_pretrained(base)
+    config = json.loads((base / "config.json").read_text())
+    config["torch_dtype"] = config.pop("dtype")
+    (base / "config.json").write_text(json.dumps(config))
+    adapter = put_adapter(project, "lora", "finetune.train_embeddings=false")  # of zeros, so that 16 bits are exact
+    for name, parameter in adapter.named_parameters():
+        parameter.data *= "lora_" not in name
+    adapter.save_pretrained(project / "data" / "finetune", save_embedding_layers=False)
+    (project / "reports" / "other.json").write_text("{broken")
+    export(project / "data", params(), project / "out")
+    assert json.loads((project / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+    (project / "reports" / "pack.json").write_text("{broken")
+    with pytest.raises(UserError, match=r"pack\.json cannot be read"):
+        export(project / "data", params(), project / "new")
+
+
 def test_a_whole_model_is_copied(project: Path) -> None:
     finetuned = project / "data" / "finetune"
     shutil.rmtree(finetuned)
@@ -123,7 +141,7 @@ def test_the_card_says_where_it_came_from_and_nothing_of_this_machine(tmp_path: 
         "pack": {"rows": rows, "dropped_by_reason": {}, "train": {"by_language": {"en": 5, "zh-Hans": 6}}},
         "evaluate": {"sets": {"pinned-en": {"fingerprint": "e108018707c377f5", "documents": 2} | scores}},
     }
-    card = model_card(given, reports, "lora", "merged")
+    card = model_card(given, reports, "lora", "merged", {"r": 12})
     front = yaml.safe_load(card.split("---")[1])
     assert front["language"] == ["en", "zh"]
     assert "base_model" not in front  # a folder of some machine is no name on a hub
@@ -132,7 +150,9 @@ def test_the_card_says_where_it_came_from_and_nothing_of_this_machine(tmp_path: 
     assert "| 3.5 | 2.5 |  |" in card
     assert "/home/" not in card and "someone" not in card and "hf_secret" not in card
     assert "<script>" not in card and "](b)" not in card and "`x`" not in card
-    assert yaml.safe_load("\n".join(line[4:] for line in card.split("## Parameters")[1].splitlines()))["base"]
+    settings = card.split("## Parameters")[1]
+    assert "as it was trained: " in settings and "12" in settings.splitlines()[2] and "when this was exp" in settings
+    assert yaml.safe_load("\n".join(line[4:] for line in settings.splitlines() if line[:4] == "    "))["base"]
 
 
 def test_plain_leaves_words_and_no_markup() -> None:

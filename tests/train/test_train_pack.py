@@ -158,7 +158,7 @@ def test_the_bytes_are_the_same_elsewhere_and_with_other_hash_seeds(project: Pat
 def test_golden_pack(project: Path):
     rows = [row for name in ("train", "control") for row in load_from_disk(str(project / "data" / "pack" / name))]
     digest = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
-    assert (train.pack.VERSION, digest) == (3, "37db75b392c4e4a2"), "meant? then raise VERSION and put both here"
+    assert (train.pack.VERSION, digest) == (4, "37db75b392c4e4a2"), "meant? then raise VERSION and put both here"
 
 
 def test_the_control_is_as_long_as_train_and_has_seen_nothing_held_out(project: Path):
@@ -262,6 +262,24 @@ def test_the_command_packs_a_folder_of_shards(
     assert load_from_disk(str(tmp_path / "packs" / "validation")).num_rows > 0
     assert main(["pack", *options, "--input", str(tmp_path / "shards"), str(tmp_path / "more")]) == 2
     assert "one --input" in capsys.readouterr().err
+
+
+def test_validation_shares_nothing_with_test(project: Path, tmp_path: Path):
+    write_lines(tmp_path / "in" / "train.jsonl", *texts(0, 3))
+    write_lines(tmp_path / "in" / "test.jsonl", {"id": "t", "text": "the same"}, {"id": "u", "text": "u"})
+    validation = [{"id": "v", "text": "the  same"}, {"id": "u", "text": "other"}, {"id": "w", "text": "own"}]
+    write_lines(tmp_path / "in" / "validation.jsonl", *validation, validation[2])
+    with pytest.raises(UserError, match=r"^validation: 2 documents also stand in test, .*: v, u$"):
+        execute(train.pack, outside(project, tmp_path, tmp_path / "in"))
+
+
+def test_bad_rows_of_test_are_named_too(project: Path, tmp_path: Path):
+    write_lines(tmp_path / "in" / "train.jsonl", *texts(0, 3))
+    write_lines(tmp_path / "in" / "test.jsonl", {"id": "bad"}, {"id": "t", "text": "other"})
+    metrics = execute(train.pack, outside(project, tmp_path, tmp_path / "in"))
+    dropped = pl.read_parquet(tmp_path / "out" / "dropped.parquet")
+    assert dropped.select("pack", "reason").rows() == [("test", "pack.error.text")]
+    assert metrics["rows"] == {"in": 3, "generated": 0, "kept": 3, "dropped": 0}  # test is not packed
 
 
 @pytest.mark.parametrize("place", ["validation", "test"])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import train.plan
 from corpus.errors import UserError
 from corpus.params import load
 from train.attention import use_document_attention
@@ -140,9 +142,34 @@ def test_cards() -> None:
     assert choose_card("l40s").name == "L40S"
     assert choose_card("12GB").speed is None
     assert {choose_card(name).name for name in CARDS} == {*CARDS}
-    for wrong in ("Voodoo 2", "-4", "0", "nan", "inf", ""):
+    for wrong in ("RTX 4060 Ti", "RTX 4070 SUPER", "A100", "Voodoo 2", "-4", "0", "nan", "inf", ""):
         with pytest.raises(UserError, match="--card"):
             choose_card(wrong)
+
+
+def test_the_gpu_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_hand(name: str) -> str:
+        found = SimpleNamespace(name=name, total_memory=16 * GIB)
+        monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: found)
+        card = choose_card(None)
+        assert card.memory == 16 * GIB and (card.speed is None) == (card.name not in CARDS)
+        return card.name
+
+    monkeypatch.setattr(train.plan, "device", lambda: "cuda")
+    assert at_hand("NVIDIA GeForce RTX 4060") == "RTX 4060"
+    assert at_hand("NVIDIA A100-SXM4-80GB") == "A100-80"
+    assert at_hand("NVIDIA H100 80GB HBM3") == "H100"
+    for other in ("NVIDIA GeForce RTX 4060 Ti", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA L40"):
+        assert at_hand(other) == other
+
+
+def test_a_cpu_has_what_its_control_group_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(train.plan, "MEMORY_LIMITS", (limit,))
+    machine = train.plan.cpu_memory()
+    for written, expected in (("max\n", machine), (f"{machine // 2}\n", machine // 2), ("9" * 19, machine)):
+        limit.write_text(written)
+        assert train.plan.cpu_memory() == expected
 
 
 def test_no_model_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,3 +74,19 @@ def test_a_broken_file_stays_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         apply_preset("tiny-cpu", tmp_path / "none.yaml")
     assert [file.name for file in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_a_key_that_is_there_twice_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("finetune:\n  rank: 8\n  rank: 4\n")
+    with pytest.raises(UserError, match=r"params\.yaml is not YAML: .*duplicate key"):
+        apply_preset("tiny-cpu", path)
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "real.yaml").write_text("finetune: {rank: 8}\n")
+    (tmp_path / "params.yaml").symlink_to(Path("there", "real.yaml"))
+    apply_preset("deepseek-7b-24gb", tmp_path / "params.yaml")
+    assert (tmp_path / "params.yaml").is_symlink()
+    assert load(tmp_path / "there" / "real.yaml").finetune.method == "qlora"

@@ -127,3 +127,19 @@ def test_refusals(folder: Path, tmp_path: Path):
             collect(key, [tmp_path / f"{name}.csv"])
     with pytest.raises(UserError, match=r"ratings\.csv is not the key of a sheet"):
         collect(folder / "ratings.csv", [])
+
+
+def test_samples_that_are_the_same_are_one_item(tmp_path: Path):
+    write_sheet(tmp_path, [*SAMPLES, SAMPLES[0]], MODELS)
+    assert len(rows_of(tmp_path / "ratings.csv")) == 12
+    collect(tmp_path / "ratings_key.json", [tmp_path / "ratings.csv"])
+
+
+def test_an_empty_row_is_nothing_and_an_open_quotation_mark_is_named(folder: Path):
+    whole = (folder / "ratings.csv").read_text("utf-8-sig")
+    (folder / "more.csv").write_text(whole + '"","","","","",""\r\n', "utf-8")
+    collect(folder / "ratings_key.json", [folder / "more.csv"])
+    for torn in (whole + '"r1', whole + '"' + "x" * 200_000 + '"\n', '"item'):
+        (folder / "torn.csv").write_text(torn, "utf-8")
+        with pytest.raises(UserError, match=r"torn\.csv: line \d+ is no CSV"):
+            collect(folder / "ratings_key.json", [folder / "torn.csv"])

@@ -47,7 +47,12 @@ def test_the_same_rows_in_parquet_json_and_zstandard_are_the_same_documents(tmp_
     write_table(to_arrow(pl.DataFrame(rows)), tmp_path / "a.parquet")
     assert list(read_shard(tmp_path / "a.json")) == list(read_shard(tmp_path / "a.parquet")) == expected
     (tmp_path / "a.json").unlink()
-    assert list(read_shard(tmp_path)) == expected  # Parquet where there is some: the lines beside it are the same
+    with pytest.raises(UserError, match=r"holds Parquet, which is read, and a\.jsonl beside it"):
+        list(read_shard(tmp_path))
+    for name in ("text", "instruct"):  # the same rows once more, as `corpus shard` writes them
+        write_lines(tmp_path / f"{name}.jsonl", *rows)
+    (tmp_path / "a.jsonl").unlink()
+    assert list(read_shard(tmp_path)) == expected
 
 
 def test_bad_rows_cost_no_good_ones(tmp_path: Path):
@@ -64,6 +69,22 @@ def test_bad_rows_cost_no_good_ones(tmp_path: Path):
         "pack.error.page": 1,
     }
     assert [row.detail[:12] for row in tally.dropped[:2]] == ["rows.jsonl:2", "rows.jsonl:3"]
+
+
+def test_half_a_character_in_a_column_costs_its_row_alone(tmp_path: Path):
+    rows = [{"text": f"text {name}", name: "\ud800"} for name in ("id", "label", "source", "title", "lang")]
+    tally = Tally()
+    found = list(read_shard(write_lines(tmp_path / "rows.jsonl", *rows), tally))
+    assert [document.text for document in found] == ["text title", "text lang"]
+    assert tally.reasons() == {"pack.error.encoding": 3} and tally.rows == 3
+    assert all(row.id.encode() and row.detail.encode() for row in tally.dropped)
+
+
+def test_labels_are_named_as_templates_name_them(tmp_path: Path):
+    labels = [1, 1.0, 0.5, True, "good", None, ["a"]]
+    rows = [{"text": "x", "label": label, "n": n} for n, label in enumerate(labels)]
+    found = [document.label for document in read_shard(write_lines(tmp_path / "rows.jsonl", *rows))]
+    assert found == ["1", "1", "0.5", "true", "good", None, '["a"]']
 
 
 def test_an_empty_or_missing_shard(tmp_path: Path):
@@ -107,6 +128,12 @@ def test_shards_are_folders_or_files(tmp_path: Path):
     write_lines(tmp_path / "hub" / "train-00001-of-00002.jsonl")
     with pytest.raises(UserError, match="holds 2 files of train: put them into a folder train"):
         find_shards(tmp_path / "hub")
+    write_lines(tmp_path / "files" / "README.md")
+    write_lines(tmp_path / "files" / "dataset_info.json")
+    for more in ("more.jsonl", "valid/a.jsonl"):
+        write_lines(tmp_path / "files" / more)
+    with pytest.raises(UserError, match=r"files: more\.jsonl, valid beside test and train"):
+        find_shards(tmp_path / "files")
     write_lines(tmp_path / "untrained" / "test" / "a.jsonl")
     with pytest.raises(UserError, match="holds test but no train"):
         find_shards(tmp_path / "untrained")
