@@ -106,7 +106,9 @@ def _read_sheet(path: Path, known: Mapping[str, str]) -> dict[tuple[str, str], i
     for number, row in rows:
         item, where = row["item"], f"{path}: line {number}"
         if item not in known or item in seen:
-            raise UserError(f"{where}: item {item!r} is {'there twice' if item in seen else 'not of this evaluation'}")
+            raise UserError(
+                f"{where}: item {(item or '')[:40]!r} is {'there twice' if item in seen else 'not of this evaluation'}"
+            )
         seen.add(item)
         for criterion in CRITERIA:
             value = (row[criterion] or "").strip()

@@ -139,7 +139,9 @@ def test_an_empty_row_is_nothing_and_an_open_quotation_mark_is_named(folder: Pat
     whole = (folder / "ratings.csv").read_text("utf-8-sig")
     (folder / "more.csv").write_text(whole + '"","","","","",""\r\n', "utf-8")
     collect(folder / "ratings_key.json", [folder / "more.csv"])
-    for torn in (whole + '"r1', whole + '"' + "x" * 200_000 + '"\n', '"item'):
+    # Of the last one the csv module takes as much as other readers of this process let it.
+    for torn, said in ((whole + '"r1', "is no CSV"), ('"item', "is no CSV"), (f'{whole}"{"x" * 200_000}"\n', "")):
         (folder / "torn.csv").write_text(torn, "utf-8")
-        with pytest.raises(UserError, match=r"torn\.csv: line \d+ is no CSV"):
+        with pytest.raises(UserError, match=rf"torn\.csv: line \d+.*{said}") as raised:
             collect(folder / "ratings_key.json", [folder / "torn.csv"])
+        assert len(str(raised.value)) < 1_000
