@@ -11,6 +11,7 @@ import os
 import resource
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,25 +24,20 @@ from corpus.executor import run_tasks
 from corpus.params import Base, Finetune
 from corpus.stage import Metrics, Run, count_rows, file_digest, link, write_json, write_plot
 from train import checkpoints
-from train.models import device, first_line, load_model, load_tokenizer, precision_of, prepare_torch, share_cores
+from train.adapter import attach_adapter
+from train.models import device, load_model, load_tokenizer, precision_of, prepare_torch, share_cores
 
 READS = ()
 VERSION = 4
 
 PACKS = {"adapted": "train", "control": "control"}  # the models, and what each is trained on
 COLUMNS = ["input_ids", "labels", "document_lengths", "document_ids"]  # of a pack; positions follow from the lengths
-VALIDATION_ROWS = 64  # drawn by finetune.seed, the same for both: enough to choose by, cheap enough to ask often
+VALIDATION_ROWS = 64  # drawn by finetune.seed: enough to choose by, cheap enough to ask often
 CPU_TOKENS = 1_024  # at once on a CPU, where more costs memory and gains no speed
 BATCH = "batch.json"  # beside the checkpoints: how many rows at once memory was found to hold
 RESULT = "result.json"  # in `finished`, beside the folder `model`
 LOSSES = {"loss": "train", "eval_loss": "validation"}  # as the Trainer and as the plot call them
-LOGGED = ("step", "epoch", "loss", "grad_norm", "learning_rate", "eval_loss")  # no times: they change from run to run
-WATCHED = ("report_to", "profile")  # settings that the result does not depend on
-LORA_KEYS = {"rank": ["r"], "alpha": ["lora_alpha"], "dropout": ["lora_dropout"], "target_modules": ["target_modules"]}
-UNFIT = {  # kinds of adapters that train wrongly here, or not at all
-    "ADALORA": "its ranks would stay as they are, for no one allocates them between the steps",
-    "MULTITASK_PROMPT_TUNING": "the rows of a pack name no task",
-}
+WATCHED = {"report_to", "profile"}  # settings that the result does not depend on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +65,10 @@ class Task:
 
 
 def run(run: Run) -> Metrics:
-    """Write the adapter (or model) into the output and the control into its folder `control`, with log and curves.
+    """Write the adapter (or model) into the output, the control into its folder `control`, and the plot `loss`.
 
-    The control is trained where there is a pack for it. log.jsonl has a line an event: adapter, step and what of LOGGED
-    there was; the plot `loss` has step and, in nats per label, adapted_train, adapted_validation and the control's.
+    The control is trained where there is a pack for it. The plot has step and, in nats a label, adapted_train,
+    adapted_validation and the control's; dvclive's files have the gradient's norm and the learning rate as well.
     --input names another folder of packs. What was trained last stays in the store, so that the same again is a copy.
     Under torchrun the first process runs this, and the others `follow`.
     """
@@ -84,7 +80,7 @@ def run(run: Run) -> Metrics:
             finished = task.folder / "finished" / "model"
             shutil.copytree(finished, target, copy_function=lambda a, b: link(Path(a), Path(b)), dirs_exist_ok=True)
     logs = {task.name: results[task.name].pop("log") for task in tasks}
-    _write_logs(run, logs)
+    write_curves(run, logs)
     if run.reports:
         (run.reports / "dvclive").mkdir(parents=True, exist_ok=True)  # an output of the stage, if empty
     if "dvclive" in run.params.finetune.report_to:
@@ -139,21 +135,19 @@ def _key(pack: Path, base: Path, known_as: dict[str, str | None], settings: Fine
     """What the training depends on: checkpoints of one key are never taken up by another."""
     files = sorted([*base.glob("*.safetensors"), *base.glob("config.json"), *pack.rglob("*.arrow")])
     digests = [[str(path.relative_to(path.parents[1])), file_digest(path)] for path in files]
-    content = json.dumps([VERSION, known_as, settings.model_dump(mode="json", exclude={*WATCHED}), digests])
+    content = json.dumps([VERSION, known_as, settings.model_dump(mode="json", exclude=WATCHED), digests])
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _write_logs(run: Run, logs: Mapping[str, list[dict[str, float]]]) -> None:
-    with (run.output / "log.jsonl").open("w") as file:
-        file.writelines(json.dumps({"adapter": name} | event) + "\n" for name, log in logs.items() for event in log)
-    columns = {(name, key): f"{name}_{kind}" for name in logs for key, kind in LOSSES.items()}
-    points: dict[int, dict[str, float]] = {}
+def write_curves(run: Run, logs: Mapping[str, list[dict[str, float]]]) -> None:
+    """The plot `loss`: the models' losses beside each other, by step."""
+    points: dict[float, dict[str, float]] = defaultdict(dict)
     for name, log in logs.items():
         for event in log:
-            point = points.setdefault(int(event["step"]), {"step": int(event["step"])})
-            point |= {columns[name, key]: event[key] for key in LOSSES if key in event}
-    schema = {"step": pl.Int64} | dict.fromkeys(columns.values(), pl.Float64)
-    write_plot(run, "loss", pl.DataFrame([points[step] for step in sorted(points)], schema=schema))
+            points[event["step"]] |= {f"{name}_{kind}": event[key] for key, kind in LOSSES.items() if key in event}
+    columns = [f"{name}_{kind}" for name in logs for kind in LOSSES.values()]
+    rows = [{"step": step} | points[step] for step in sorted(points)]
+    write_plot(run, "loss", pl.DataFrame(rows, {"step": pl.Int64} | dict.fromkeys(columns, pl.Float64)))
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -171,14 +165,11 @@ def load_pack(folder: Path, model: Any = None) -> Any:
         raise UserError(f"{folder} is no pack: run `train pack`, or name a folder of packs with --input") from None
     if model is not None and len(rows):
         vocabulary = model.get_input_embeddings().weight.shape[0]
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
-        tokens, lengths = (pc.min_max(pc.list_flatten(rows.data[c])).as_py() for c in ("input_ids", "document_lengths"))
-        longest = lengths["max"]
-        if tokens["min"] < 0 or tokens["max"] >= vocabulary or longest > context:
-            odd = tokens["min"] if tokens["min"] < 0 else tokens["max"]
+        token = pc.max(pc.list_flatten(rows.data["input_ids"])).as_py()
+        if token >= vocabulary:
             raise UserError(
-                f"{folder} has the token {odd} and a document of {longest} tokens, but the base knows {vocabulary} "
-                f"and reads {context}: it was packed for another model; run `train pack` again"
+                f"{folder} has the token {token}, but the base knows {vocabulary}: it was packed for another model; "
+                "run `train pack` again"
             )
     return rows
 
@@ -238,10 +229,10 @@ def _rows(task: Task, model: Any) -> tuple[Any, Any, Metrics]:
 def train_adapter(task: Task) -> Metrics:
     """Train one model into `finished`, from the last good checkpoint on if there is any.
 
-    Returns method, precision, attention (packed; padded where the model cannot attend by document), documents, steps,
-    best_step, tokens (seen, without padding), best_validation_loss (null without validation rows), stopped (tokens,
-    patience or time), trainable_parameters, the mix, the log, and under `timing` what depends on the machine. Where
-    memory runs out, fewer rows go through at once; the same rows are a step.
+    Returns method, precision, attention (packed; padded where the model cannot attend by document), documents, passes
+    over them, steps, best_step, tokens (seen, without padding), best_validation_loss (null without validation rows),
+    stopped (tokens, patience or time), trainable_parameters, the mix, the log, and under `timing` what depends on the
+    machine. Where memory runs out, fewer rows go through at once; the same rows are a step.
     """
     if device() == "cpu" and not any(key.startswith("torch_compile") for key in task.settings.trainer):
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # 45 MB; before peft imports it
@@ -335,7 +326,7 @@ def _train(task: Task, batch: int) -> None:
         checkpoint = task.folder / f"checkpoint-{trainer.state.global_step}"
     seconds = time.monotonic() - started
     trainer.load_best(checkpoint)
-    partial, state, passes = task.folder / "finished.partial", trainer.state, result.pop("passes")
+    partial, state = task.folder / "finished.partial", trainer.state
     _save(trainer, task, partial / "model")
     if is_first():
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -345,11 +336,7 @@ def _train(task: Task, batch: int) -> None:
             "tokens": trainer.tokens(0, state.global_step),
             "best_validation_loss": None if state.best_metric is None else round(state.best_metric, 4),
             "stopped": checkpoints.stopped_at(checkpoint),
-            "log": [  # the Trainer's epochs are of the rows as drawn, ours of the pack
-                {key: event[key] * (passes if key == "epoch" else 1) for key in LOGGED if key in event}
-                for event in state.log_history
-                if "train_runtime" not in event
-            ],
+            "log": [event for event in state.log_history if "train_runtime" not in event],
             "timing": {
                 "batch": batch,
                 "seconds": seconds,
@@ -404,70 +391,6 @@ def _load(task: Task, batch: int) -> tuple[Any, Metrics]:
     return trainer, facts | counted
 
 
-# ---- what is trained of the model ------------------------------------------------------------------------------------
-
-
-def attach_adapter(model: Any, settings: Finetune) -> Any:
-    """The model as finetune.method and finetune.peft have it trained: whole, or frozen with an adapter.
-
-    LoRA stands on all linear layers but the head; the embeddings train whole if asked, tied to the head as before. What
-    is trained is in fp32. Raises UserError naming a key of finetune.peft or a module that the model does not have.
-    """
-    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, get_peft_model
-
-    from train.trainer import MISUSE, checked
-
-    if settings.method == "full":
-        if settings.peft:
-            raise UserError("finetune.peft: the method full trains no adapter; name lora, qlora or int8")
-        return model
-    configs = {kind.value: config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-    kind = str(settings.peft.get("peft_type", "LORA")).upper()
-    if kind not in configs:
-        raise UserError(f"finetune.peft.peft_type: peft has no {kind}, but {', '.join(sorted(configs))}")
-    if kind in UNFIT:
-        raise UserError(f"finetune.peft.peft_type: {kind} does not train here: {UNFIT[kind]}")
-    given = {key: value for key, value in settings.peft.items() if key != "peft_type"}
-    given = checked("peft", given, LORA_KEYS if kind == "LORA" else {}, configs[kind], {"task_type", "inference_mode"})
-    if kind == "LORA":
-        ours = _lora(model, settings)
-        whole = [*ours["modules_to_save"], *(given.pop("modules_to_save", None) or [])]
-        given = ours | given | {"modules_to_save": sorted({*whole}) or None}
-    try:
-        model = get_peft_model(model, configs[kind](task_type="CAUSAL_LM", **given))
-    except MISUSE as error:
-        raise UserError(f"finetune.peft: {first_line(error)}") from None
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return model
-
-
-def _lora(model: Any, settings: Finetune) -> dict[str, Any]:
-    """What the parameters of finetune say of peft's LoraConfig."""
-    import torch
-
-    names = {id(module): name.rsplit(".", 1)[-1] for name, module in model.named_modules()}
-    if isinstance(settings.target_modules, list):
-        modules = [name for name, _ in model.named_modules()]
-        unknown = [t for t in settings.target_modules if not any(f".{name}".endswith(f".{t}") for name in modules)]
-        if unknown:
-            linear = {names[id(module)] for module in model.modules() if isinstance(module, torch.nn.Linear)}
-            raise UserError(
-                f"finetune.target_modules: {type(model).__name__} has no {', '.join(unknown)}; "
-                f"its linear modules are {', '.join(sorted(linear))}"
-            )
-    tied = bool(model.config.get_text_config().tie_word_embeddings)
-    return {
-        "r": settings.rank,
-        "lora_alpha": settings.alpha,
-        "lora_dropout": settings.dropout,
-        "target_modules": settings.target_modules,
-        "modules_to_save": [names[id(model.get_input_embeddings())]] if settings.train_embeddings else [],
-        "ensure_weight_tying": settings.train_embeddings and tied,
-    }
-
-
 def _save(trainer: Any, task: Task, folder: Path) -> None:
     """Save the adapter or model so that it loads as it is and nothing in it names this machine."""
     import torch
@@ -486,10 +409,8 @@ def _save(trainer: Any, task: Task, folder: Path) -> None:
     if full:
         load_tokenizer(task.base, "base.model", trust_remote_code=trusted).save_pretrained(folder)
         return
-    path, (known,) = (
-        folder / "adapter_config.json",
-        trainer.accelerator.unwrap_model(trainer.model).peft_config.values(),
-    )
+    (known,) = trainer.accelerator.unwrap_model(trainer.model).peft_config.values()
+    path = folder / "adapter_config.json"
     config = json.loads(path.read_text()) | _known_as(task.run.params.base)
     # A set has another order in each process.
     config |= {key: sorted(value) for key, value in vars(known).items() if isinstance(value, set) and key in config}

@@ -29,36 +29,27 @@ def watchers(settings: Finetune, reports: Path, checkpoints: Path, name: str) ->
     return [*live, ProfilerCallback(reports / "finetune.trace.json")] if profiled else [*live]
 
 
-def write_live(folder: Path, log: Iterable[Mapping[str, float]]) -> Any:
-    """Write the metrics.json and plots of a log anew, without times; returns the dvclive.Live, for `add_event`."""
+def write_live(folder: Path, log: Iterable[Mapping[str, float]]) -> None:
+    """Write a log's plots and metrics.json, without times: of the same log the same bytes."""
     from dvclive.live import Live
 
     live = Live(str(folder), save_dvc_exp=False, dvcyaml=None)
     for event in log:
-        add_event(live, event)
-    return live
-
-
-def add_event(live: Any, event: Mapping[str, float]) -> None:
-    """Add an event of the Trainer's log to dvclive's files."""
-    live.step = int(event["step"])
-    for key, name in KINDS.items():
-        if key in event:
-            live.log_metric(name, event[key])
-    live.make_summary()
+        live.step = int(event["step"])
+        for key, name in KINDS.items():
+            if key in event:
+                live.log_metric(name, event[key])
+        live.make_summary()
 
 
 class LiveCallback(TrainerCallback):
-    """Writes dvclive's files while it trains; after a kill, what was logged before comes first."""
+    """Writes dvclive's files while it trains, all anew each time: after a kill, what was logged before is there."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.live = folder, None
+        self.folder = folder
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.live is None:
-            self.live = write_live(self.folder, state.log_history)
-        else:
-            add_event(self.live, state.log_history[-1])
+        write_live(self.folder, state.log_history)
 
 
 class ProfilerCallback(TrainerCallback):

@@ -5,57 +5,39 @@ Imported where training starts, and not before: it takes seconds.
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 import math
 import shutil
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, cast
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from pydantic import TypeAdapter, ValidationError
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from corpus.errors import StageError, UserError
 from corpus.params import Finetune
 from train import checkpoints
+from train.adapter import MISUSE, typed
 from train.models import IGNORED, device, first_line, precision_of
 from train.rows import label_loss
 
-OWNED = {  # parameters of finetune, and the TrainingArguments that they set
-    "tokens": ("max_steps", "num_train_epochs"),
-    "batch": ("per_device_train_batch_size", "per_device_eval_batch_size", "auto_find_batch_size"),
-    "rows_per_step": ("gradient_accumulation_steps",),
-    "learning_rate": ("learning_rate",),
-    "warmup": ("warmup_steps", "warmup_ratio"),
-    "weight_decay": ("weight_decay",),
-    "clip": ("max_grad_norm",),
-    "seed": ("seed", "data_seed"),
-    "precision": ("bf16", "fp16", "bf16_full_eval", "fp16_full_eval"),
-    "gradient_checkpointing": ("gradient_checkpointing", "activation_checkpointing"),
-    "evaluations": ("eval_strategy", "eval_steps", "save_strategy", "save_steps", "logging_strategy", "logging_steps"),
-    "patience": ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
-    "report_to": ("report_to",),
+RESERVED = {  # TrainingArguments that finetune's parameters stand for, or that would break the stage; see also `ours`
+    *("num_train_epochs", "auto_find_batch_size", "per_device_eval_batch_size", "warmup_ratio", "data_seed"),
+    *("bf16_full_eval", "fp16_full_eval", "activation_checkpointing", "save_strategy", "logging_strategy"),
+    *("load_best_model_at_end", "resume_from_checkpoint", "save_total_limit", "save_only_model", "push_to_hub"),
+    *("dataloader_drop_last", "ignore_data_skip", "label_smoothing_factor", "average_tokens_across_devices"),
 }
-UNFIT = {  # what would break the stage, or it would not heed
-    *("resume_from_checkpoint", "save_total_limit", "save_only_model", "push_to_hub", "dataloader_drop_last"),
-    *("ignore_data_skip", "label_smoothing_factor", "average_tokens_across_devices"),
-}
-# What the libraries raise for settings that they cannot take; memory that runs out is a RuntimeError.
-MISUSE = (TypeError, ValueError, ImportError, LookupError, AttributeError, AssertionError)
 
 
 def training_arguments(settings: Finetune, folder: Path, steps: int, batch: int, validated: bool) -> TrainingArguments:
     """The TrainingArguments of finetune's parameters, finetune.trainer among them. Raises UserError naming a key."""
     precision, processes = precision_of(settings.precision), PartialState().num_processes
-    given = checked("trainer", settings.trainer, OWNED, TrainingArguments)
     for package in {*settings.report_to} - {"dvclive"}:
         if not importlib.util.find_spec(package):
             raise UserError(f"finetune.report_to: {package} is not installed: pip install {package}")
@@ -99,41 +81,11 @@ def training_arguments(settings: Finetune, folder: Path, steps: int, batch: int,
         "log_level_replica": "error",
         "ddp_backend": "gloo" if device() == "cpu" and processes > 1 else None,
     }
-    if unfit := given.keys() & (UNFIT | ours.keys()):
-        raise UserError(f"finetune.trainer.{min(unfit)} is the stage's own: leave it out")
+    given = typed("trainer", settings.trainer, TrainingArguments, RESERVED | ours.keys())
     arguments = TrainingArguments(**(defaults | given | ours))
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # without torchrun one GPU trains: rows without padding cannot be cut for several
     return arguments
-
-
-def checked(
-    section: str,
-    given: Mapping[str, Any],
-    owned: Mapping[str, Sequence[str]],
-    fields: Any,
-    hidden: Collection[str] = (),
-) -> dict[str, Any]:
-    """The values for fields of a dataclass, as the types of these. Raises UserError naming a key.
-
-    A key may not be unknown, nor one that a parameter of ours stands for; for unknown ones the nearest name is given.
-    """
-    types, values = get_type_hints(fields), {}
-    known = types.keys() - hidden
-    for key, value in given.items():
-        if parameter := next((name for name, keys in owned.items() if key in keys), None):
-            raise UserError(f"finetune.{section}.{key}: set finetune.{parameter} instead")
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-            raise UserError(f"finetune.{section}.{key} is unknown: {hint}")
-        try:
-            # Some take null, or true for a default, whatever their type says.
-            values[key] = value if value is None or value is True else TypeAdapter(types[key]).validate_python(value)
-        except ValidationError as error:
-            message = error.errors()[0]["msg"]
-            raise UserError(f"finetune.{section}.{key}: {message[:1].lower()}{message[1:]}, not {value!r}") from None
-    return values
 
 
 class Ends(TrainerCallback, ExportableState):

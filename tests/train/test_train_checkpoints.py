@@ -125,7 +125,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path, tmp_pa
     done = subprocess.run(command, cwd=script.parents[2], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     outcome = json.loads(done.stdout)
-    names = {"adapter_model.safetensors", "adapter_config.json", "log.jsonl", "plots/loss.csv", "metrics.json"}
+    names = {"adapter_model.safetensors", "adapter_config.json", "plots/loss.csv", "metrics.json"}
     assert names <= outcome["undisturbed"].keys()
     for moment, killed, resumed, files in outcome["killed"]:
         assert killed == signal.SIGKILL and resumed == 0, moment

@@ -23,10 +23,11 @@ from transformers import AutoModelForCausalLM
 import train.finetune
 from corpus.errors import StageError, UserError
 from corpus.stage import Metrics, Run, execute
-from train.finetune import Task, _tasks, attach_adapter, draw_rows, rows_at_once
+from train.adapter import attach_adapter, typed
+from train.finetune import Task, _tasks, draw_rows, rows_at_once
 from train.models import load_finetuned, load_model, prepare_torch
 from train.rows import collate
-from train.trainer import LabelTrainer, checked
+from train.trainer import LabelTrainer
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +97,8 @@ def test_metrics_log_and_curve(project: Path):
         points = pl.read_csv(live / "plots" / "metrics" / "validation" / "loss.tsv", separator="\t")
         assert points.columns == ["step", "loss"] and points["step"].to_list() == [5, 10, 15, 20]
         assert json.loads((live / "metrics.json").read_text())["step"] == 20
-    log = [json.loads(line) for line in (project / "data" / "finetune" / "log.jsonl").read_text().splitlines()]
-    assert {event["adapter"] for event in log} == {"adapted", "control"} and not any("runtime" in str(e) for e in log)
     rows = len(load_from_disk(str(project / "data" / "pack" / "train")))
-    assert log[0]["epoch"] == pytest.approx(5 * 2 / rows)
+    assert metrics["adapted"]["passes"] == pytest.approx(40 / rows)
 
 
 def test_the_adapter_loads_as_it_is_and_is_the_best_one(project: Path):
@@ -114,7 +113,7 @@ def test_the_adapter_loads_as_it_is_and_is_the_best_one(project: Path):
 def test_no_checkpoint_path_or_time_is_left(project: Path):
     files = files_of(project / "data" / "finetune")
     adapter = {"adapter_config.json", "adapter_model.safetensors"}
-    assert files.keys() == {".stage", "log.jsonl", *adapter, *(f"control/{name}" for name in adapter)}
+    assert files.keys() == {".stage", *adapter, *(f"control/{name}" for name in adapter)}
     assert not any(str(project).encode() in content for content in files.values())
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "data/base"
     (stored,) = (project / "home" / "checkpoints").iterdir()
@@ -124,8 +123,7 @@ def test_no_checkpoint_path_or_time_is_left(project: Path):
 def test_the_losses_are_what_this_version_gives(project: Path, pack: Path, tmp_path: Path):
     """Change VERSION of train.finetune when this changes on purpose: checkpoints of before must not be taken up."""
     finetune(project, pack, tmp_path)
-    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
-    losses = [round(event["eval_loss"], 2) for event in log if "eval_loss" in event]
+    losses = pl.read_csv(tmp_path / "out" / "plots" / "loss.csv")["adapted_validation"].round(2).to_list()
     assert (train.finetune.VERSION, losses) == (4, [3.6, 3.5, 3.45, 3.45])
 
 
@@ -249,7 +247,7 @@ def test_a_whole_model_may_be_trained(project: Path, pack: Path, tmp_path: Path)
 
 def test_values_have_the_types_of_their_fields():
     given = {"adam_epsilon": "1e-8", "fsdp": True, "neftune_noise_alpha": 5, "deepspeed": None, "optim_args": "a=1"}
-    assert checked("trainer", given, {}, transformers.TrainingArguments) == given | {"adam_epsilon": 1e-8}
+    assert typed("trainer", given, transformers.TrainingArguments, set()) == given | {"adam_epsilon": 1e-8}
 
 
 @pytest.mark.parametrize("settings", [["use_dora=true"], ["use_rslora=true"], ["peft_type=IA3"]])
@@ -353,7 +351,7 @@ def test_checkpointed_gradients_are_the_same(project: Path, pack: Path, tmp_path
     saved = []
     for switch in ("false", "true"):
         finetune(project, pack, tmp_path / switch, f"finetune.gradient_checkpointing={switch}", "finetune.tokens=640")
-        saved.append(files_of(tmp_path / switch / "out")["log.jsonl"])
+        saved.append(files_of(tmp_path / switch / "out")["plots/loss.csv"])
     assert saved[0] == saved[1]
 
 
@@ -488,11 +486,11 @@ def write_empty(folder: Path, like: Dataset) -> None:
     ("override", "message"),
     [
         ("peft.use_dorra=true", r"finetune\.peft\.use_dorra is unknown: did you mean use_dora\?"),
-        ("peft.r=3", r"finetune\.peft\.r: set finetune\.rank instead"),
-        ("peft.peft_type=LOHAA", r"finetune\.peft\.peft_type: peft has no LOHAA, but .*LOHA"),
-        ("trainer.max_steps=4", r"finetune\.trainer\.max_steps: set finetune\.tokens instead"),
+        ("peft.r=3", r"finetune\.peft\.r is for finetune's own parameters to say"),
+        ("peft.peft_type=LOHAA", r"finetune\.peft\.peft_type: peft has no LOHAA; there are .*LOHA"),
+        ("trainer.max_steps=4", r"finetune\.trainer\.max_steps is for finetune's own"),
         ("trainer.neftune_noise=5", r"trainer\.neftune_noise is unknown: did you mean neftune_noise_alpha\?"),
-        ("trainer.output_dir=x", r"finetune\.trainer\.output_dir is the stage's own"),
+        ("trainer.output_dir=x", r"finetune\.trainer\.output_dir is .* or fixed: leave it out"),
         ("trainer.lr_scheduler_type=linar", r"finetune\.trainer: linar is not a valid SchedulerType"),
         ("trainer.torch_compile_backend=zz", r"finetune\.trainer: 'ZZ' is not a valid DynamoBackend"),
         (
@@ -556,7 +554,7 @@ def test_refused_packs(project: Path, pack: Path, tmp_path: Path):
         ("train", rows.map(lambda row: {"input_ids": [*row["input_ids"][:-1], 4_000]})),
     ):
         changed.save_to_disk(str(other / name))
-    with pytest.raises(UserError, match=r"has the token 4000 .* the base knows 400 .* packed for another model"):
+    with pytest.raises(UserError, match=r"has the token 4000, but the base knows 400: it was packed for another model"):
         finetune(project, other, tmp_path)
     rows.map(lambda row: {"input_ids": [-1, *row["input_ids"][1:]]}).save_to_disk(str(tmp_path / "negative" / "train"))
     with pytest.raises(UserError, match="has the token -1"):
