@@ -95,6 +95,8 @@ def _purge(run_home: Path, data: Path, forget: Forget) -> str:
             found |= held
             shutil.rmtree(store)
             emptied += 1
+    for rows in run_home.glob("checkpoints/*/*/not-finite-*.json"):  # a training that broke left its documents' tokens
+        rows.unlink(missing_ok=True)
     spilled = sum(1 for _ in run_home.glob("scrape/*"))
     shutil.rmtree(run_home / "scrape", ignore_errors=True)
     answers = forget_answers(run_home, lambda url: url in urls or by_url(url) or document_id(url) in ids)

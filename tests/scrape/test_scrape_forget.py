@@ -137,6 +137,9 @@ def test_purge_removes_parts_spills_and_answers(tmp_path: Path) -> None:
     stays = [_entry(home, "clean", "k5", id=["3"], url=["http://a/public"]), home / "parts" / "clean" / "k6"]
     stays[1].mkdir()
     (home / "scrape" / "key" / "000000").mkdir(parents=True)
+    broken = home / "checkpoints" / "key" / "adapted" / "not-finite-3-0.json"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("the tokens of what a training broke on")
     (data / "clean").mkdir(parents=True)
     pl.DataFrame({"id": ["1", "3"], "text": [SECRET, "y"]}).write_parquet(data / "clean" / "part-a-0-00000.parquet")
     with contextlib.closing(Cache(home, "agent")) as cache:
@@ -150,7 +153,7 @@ def test_purge_removes_parts_spills_and_answers(tmp_path: Path) -> None:
     assert f"{SECRET} http://a/private".encode() not in b"".join(p.read_bytes() for p in home.rglob("*") if p.is_file())
     assert not any(folder.exists() for folder in gone)
     assert all(folder.exists() for folder in stays)
-    assert not (home / "scrape").exists()
+    assert not (home / "scrape").exists() and not broken.exists()
     assert "removed 4 finished parts, 1 unfinished sources and 2 answers of the web" in said
     assert "unknown" in said.partition("no longer there: ")[2]
     assert "still holds 1 of them: run `dvc repro`, then `dvc gc --workspace`" in said
