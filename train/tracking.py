@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def watchers(settings: Finetune, reports: Path, checkpoints: Path, name: str) ->
         folder.mkdir(parents=True, exist_ok=True)
     live = [LiveCallback(reports / "dvclive" / name)] if "dvclive" in settings.report_to else []
     profiled = settings.profile and name == "adapted"
-    return [*live, ProfilerCallback(reports / "finetune.trace.json")] if profiled else [*live]
+    return [*live, EndOfRun(), *([ProfilerCallback(reports / "finetune.trace.json")] if profiled else [])]
 
 
 def write_live(folder: Path, log: Iterable[Mapping[str, float]]) -> None:
@@ -50,6 +51,14 @@ class LiveCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         write_live(self.folder, state.log_history)
+
+
+class EndOfRun(TrainerCallback):
+    """Ends wandb's run with the training: transformers would log the control into the adapter's."""
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if wandb := sys.modules.get("wandb"):
+            wandb.finish()
 
 
 class ProfilerCallback(TrainerCallback):
