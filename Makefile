@@ -22,7 +22,7 @@ install: .venv/.installed
 	touch $@
 
 test: install lint
-	pytest
+	pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 lint: install
 	ruff check
