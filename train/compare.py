@@ -10,7 +10,6 @@ from typing import Any
 from corpus.errors import UserError
 
 MODELS = ("base", "adapted", "control")
-Number = int | float | None
 PER_TOKEN = ("perplexity", "token_accuracy")  # of other tokens they say something else
 
 
@@ -21,10 +20,10 @@ def compare(paths: Sequence[Path]) -> str:
     """
     first, second = map(_sets, paths)
     lines, refused = [f"{'set':<24}{'model':<9}{'score':<18}{'A':>10}{'B':>10}{'B - A':>11}"], []
-    for name in dict.fromkeys([*first, *second]):
+    for name in first | second:
         ours, theirs = first.get(name, {}), second.get(name, {})
         if ours.get("fingerprint") != theirs.get("fingerprint"):
-            digests = " and ".join(one.get("fingerprint", "none at all") for one in (ours, theirs))
+            digests = " and ".join(scored.get("fingerprint", "none at all") for scored in (ours, theirs))
             refused.append(f"not compared: {name}, whose fingerprints differ: {digests}")
             continue
         left_out = PER_TOKEN if ours.get("tokens") != theirs.get("tokens") else ()
@@ -40,9 +39,9 @@ def compare(paths: Sequence[Path]) -> str:
 def _sets(path: Path) -> dict[str, Any]:
     try:
         sets: dict[str, Any] = json.loads(path.read_text("utf-8"))["sets"]
-        for one in sets.values():
-            scores = [score for model in MODELS for score in one.get(model, {}).values()]
-            if not isinstance(one["fingerprint"], str) or any(not isinstance(score, Number) for score in scores):
+        for scored in sets.values():
+            scores = [score for model in MODELS for score in scored.get(model, {}).values()]
+            if not isinstance(scored["fingerprint"], str) or any(not isinstance(s, int | float | None) for s in scores):
                 raise TypeError("a score is no number, or a fingerprint no text")
         return sets
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import yaml
+from jinja2 import StrictUndefined, TemplateSyntaxError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from corpus.errors import UserError
@@ -21,14 +25,17 @@ from train.shards import Document, Dropped, Messages, Tally, hashed
 
 TOKENIZER_BATCH = 256  # documents; of no more the text is held
 COLUMNS = ("id", "text", "lang", "label", "source", "title")  # what templates may ask for, where it is not null
-Learned = bool | list[tuple[int, int]]  # all of a string or nothing, or which characters of it
+JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+Ranges = list[tuple[int, int]]  # of characters in a string: the first, and the one after the last
+EVERYTHING: Ranges = [(0, sys.maxsize)]
 
 
 class Segment(NamedTuple):
     """A string to tokenise alone."""
 
     text: str
-    learned: Learned
+    learned: Ranges
     marks: bool = False  # whether special tokens' strings in it become these: what a document says never does
 
 
@@ -48,24 +55,12 @@ class Piece(NamedTuple):
 # ---- templates -------------------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _compiled(source: str) -> Any:
-    return _jinja().from_string(source)
-
-
-@functools.cache
-def _jinja() -> Any:
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+_compiled = functools.cache(JINJA.from_string)
 
 
 def _checked(source: str) -> str:
-    from jinja2 import TemplateSyntaxError, meta
-
     try:
-        unknown = meta.find_undeclared_variables(_jinja().parse(source)) - {*COLUMNS, "answers"}
+        unknown = meta.find_undeclared_variables(JINJA.parse(source)) - {*COLUMNS, "answers"}
     except TemplateSyntaxError as error:
         raise ValueError(f"no Jinja, line {error.lineno}: {error.message}") from None
     if unknown:
@@ -94,15 +89,11 @@ def read_templates(paths: Iterable[Path]) -> list[Template]:
     for path in paths:
         try:
             template = Template.model_validate(yaml.safe_load(path.read_text("utf-8")))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError, MemoryError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise UserError(f"pack.templates: {path} cannot be read as YAML ({said})") from None
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"] if part != "[key]") or "the file"
-            said = f"{key}: {first['msg'].removeprefix('Value error, ')}"
-            known = "prompt and answer, and may have applies_to and answers"
-            raise UserError(f"pack.templates: {path}: {said}; a template has {known}") from None
+            key = ".".join(str(part) for part in error.errors()[0]["loc"] if part != "[key]") or "the file"
+            raise UserError(f"pack.templates: {path}: {key}: {error.errors()[0]['msg']}") from None
+        except (OSError, yaml.YAMLError, ValueError, RecursionError, MemoryError) as error:
+            raise UserError(f"pack.templates: {path} cannot be read as YAML ({first_line(error)})") from None
         template._name = str(path)
         templates.append(template)
     return templates
@@ -113,22 +104,18 @@ def template_of(templates: Sequence[Template], document: Document, seed: int) ->
 
     Of those that cannot, where no other is left. Dialogues take none.
     """
-    fitting = [
-        template
-        for template in ([] if document.messages else templates)
-        if all(getattr(document, name) == value for name, value in template.applies_to.items())
+    if document.messages:
+        return None
+    applying = [
+        one for one in templates if all(getattr(document, key) == one.applies_to[key] for key in one.applies_to)
     ]
-    if len(fitting) > 1:
-        fitting = [template for template in fitting if _renders(template, document)] or fitting
-    return fitting[int(hashed(seed, "template", document.id) * len(fitting))] if fitting else None
-
-
-def _renders(template: Template, document: Document) -> bool:
-    try:
-        render(template, document)
-    except UnfitError:
-        return False
-    return True
+    able = []
+    for template in applying:
+        with contextlib.suppress(UnfitError):
+            render(template, document)
+            able.append(template)
+    drawn = able or applying
+    return drawn[int(hashed(seed, "template", document.id) * len(drawn))] if drawn else None
 
 
 def render(template: Template, document: Document) -> tuple[str, str]:
@@ -141,10 +128,9 @@ def render(template: Template, document: Document) -> tuple[str, str]:
     ('Review: Bravo!', 'good')
     """
     columns = {name: value for name in COLUMNS if (value := getattr(document, name)) is not None}
+    sources = (template.prompt, template.answer)
     try:
-        prompt, answer = (
-            _compiled(source).render(columns, answers=template.answers) for source in (template.prompt, template.answer)
-        )
+        prompt, answer = (_compiled(source).render(columns, answers=template.answers) for source in sources)
     except Exception as error:  # a template is foreign code: whatever it raises costs the document alone
         raise UnfitError("pack.template", f"{template._name}: {first_line(error)}") from None
     if not prompt.strip() or not answer.strip():
@@ -166,7 +152,7 @@ def pack_tokenizer(base: Path, settings: Pack, trust_remote_code: bool = False) 
     return tokenizer
 
 
-def render_dialogue(tokenizer: Any, messages: Messages, counts: Counter[str]) -> tuple[str, Learned]:
+def render_dialogue(tokenizer: Any, messages: Messages, counts: Counter[str]) -> tuple[str, Ranges]:
     """A dialogue as the chat template has it, and the ranges of it that the assistant answers.
 
     An answer is what the dialogue up to it has more than the dialogue before it with the prompt to answer: so any chat
@@ -188,13 +174,11 @@ def render_dialogue(tokenizer: Any, messages: Messages, counts: Counter[str]) ->
 
 
 def _apply(tokenizer: Any, messages: Messages, add_generation_prompt: bool = False) -> str:
-    from jinja2 import TemplateSyntaxError
-
     try:
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
     except TemplateSyntaxError as error:
-        said = f"line {error.lineno}: {error.message}"
-        raise UserError(f"the chat template (pack.chat_template, else the model's own) is no Jinja: {said}") from None
+        known = "the chat template (pack.chat_template, else the model's own)"
+        raise UserError(f"{known} is no Jinja: line {error.lineno}: {error.message}") from None
     except Exception as error:  # it refuses the roles, adds up what is not text, …: foreign code may raise anything
         raise UnfitError("pack.template", first_line(error)) from None
     return text
@@ -202,51 +186,45 @@ def _apply(tokenizer: Any, messages: Messages, add_generation_prompt: bool = Fal
 
 @functools.lru_cache(maxsize=1)
 def _special_tokens(tokenizer: Any) -> dict[str, int]:
-    """The ids of special tokens by their strings, the longest first."""
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    names = sorted({*tokenizer.all_special_tokens, *added}, key=lambda name: (-len(name), name))
-    return {name: tokenizer.convert_tokens_to_ids(name) for name in names}
+    return {name: tokenizer.convert_tokens_to_ids(name) for name in sorted({*tokenizer.all_special_tokens, *added})}
+
+
+def _within_marks(tokenizer: Any, text: str) -> re.Pattern[str]:
+    """Where to cut a text so that it spells no special token: after the first sign of each that it says."""
+    names = [name for name in _special_tokens(tokenizer) if len(name) > 1 and name in text]
+    return re.compile("|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in names) or "(?!)")
 
 
 def dialogue_segments(
-    tokenizer: Any, messages: Messages, rendered: Callable[[Messages], tuple[str, Learned]]
+    tokenizer: Any, messages: Messages, rendered: Callable[[Messages], tuple[str, Ranges]]
 ) -> list[Segment]:
     """What `rendered` makes of messages, in segments such that no special token comes from what the messages say.
 
-    It is one segment unless they say the string of a special token. Then `rendered` sees another string in the place of
-    each, that stands nowhere in them, and which becomes a segment of its own: the token's string again, as plain text.
+    It is one segment unless they say the string of a special token: then each such string is cut in two. `rendered`
+    sees a sign there that stands nowhere else in them.
     """
-    said = "\0".join(message["content"] for message in messages)
-    names = [name for name in _special_tokens(tokenizer) if name in said]
-    if not names:
-        return [Segment(*rendered(messages), marks=True)]
-    # These begin and end in different signs that they have nowhere else, so that none overlaps another.
-    free = (name for number in itertools.count() if (name := f"\ue000{number}\ue001") not in said)
-    hidden = dict(zip(names, free, strict=False))
-    names_at = re.compile("|".join(map(re.escape, names)))
-    other = [{**one, "content": names_at.sub(lambda found: hidden[found[0]], one["content"])} for one in messages]
-    text, learned = rendered(other)
-    shown = {stand_in: name for name, stand_in in hidden.items()}
-    segments, at = [], 0
-    for part in re.split(f"({'|'.join(shown)})", text):
-        own = learned if isinstance(learned, bool) else [(first - at, last - at) for first, last in learned]
-        if part in shown:
-            whole = own if isinstance(own, bool) else any(first <= 0 < last for first, last in own)
-            segments.append(Segment(shown[part], whole))
-        else:
-            segments.append(Segment(part, own, marks=True))
-        at += len(part)
+    said, cut = "\0".join(message["content"] for message in messages), "\ue000"
+    while cut in said:
+        cut += "\ue000"
+    within = _within_marks(tokenizer, said)
+    text, ranges = rendered([{**message, "content": within.sub(cut, message["content"])} for message in messages])
+    segments, start = [], 0
+    for part in text.split(cut):
+        segments.append(Segment(part, [(first - start, last - start) for first, last in ranges], marks=True))
+        start += len(part) + len(cut)
     return segments
 
 
 def refuse_useless_template(counts: Mapping[str, int], settings: Pack, model: str) -> None:
     """Raises UserError naming the chat template where it leaves all dialogues without labels, or with nothing else."""
-    labels, said = counts["dialogue_labels"], "shows no answer in any of them: nothing would be learned"
-    if labels == counts["dialogue_tokens"] > 0:
-        said = "shows nothing but answers in them: all would be learned, as if pack.loss_on were all"
-    if counts["answered"] and settings.loss_on == "answers" and labels in (0, counts["dialogue_tokens"]):
+    labels, tokens = counts["dialogue_labels"], counts["dialogue_tokens"]
+    if settings.loss_on == "answers" and counts["answered"] and labels in (0, tokens):
         name = f"pack.chat_template {settings.chat_template}" if settings.chat_template else f"the template of {model}"
-        raise UserError(f"{name}, of {counts['answered']} dialogues, {said}; name another as pack.chat_template")
+        nothing = "shows no answer in any of them: nothing would be learned"
+        everything = "shows nothing but answers in them: all would be learned, as if pack.loss_on were all"
+        shown = everything if labels else nothing
+        raise UserError(f"{name}, of {counts['answered']} dialogues, {shown}; name another as pack.chat_template")
 
 
 # ---- tokens ----------------------------------------------------------------------------------------------------------
@@ -261,21 +239,21 @@ def encode(
     chat template, these become a dialogue. Without it dialogues are their text. Texts are cut from their start on, all
     with a prompt from their end: an answer keeps as much of the prompt's end before it as fits into the row.
     """
-    start, end = ([[mark]] * (mark is not None) for mark in (tokenizer.bos_token_id, tokenizer.eos_token_id))
+    first, last = ([mark] * (mark is not None) for mark in (tokenizer.bos_token_id, tokenizer.eos_token_id))
     remaining = iter(documents)
     while batch := list(itertools.islice(remaining, TOKENIZER_BATCH)):
-        rendered: list[tuple[Document, list[Segment], bool]] = []
+        taken: list[tuple[Document, list[Segment], bool]] = []
         for document in batch:
             try:
-                rendered.append((document, *_segments(tokenizer, document, settings, templates, tally)))
+                taken.append((document, *_segments(tokenizer, document, settings, templates, tally)))
             except UnfitError as error:
                 tally.dropped.append(Dropped(document.id, *error.args))
-        encoded = iter(tokenise(tokenizer, [segment for _, segments, _ in rendered for segment in segments]))
-        for document, segments, marked in rendered:
+        encoded = iter(tokenise(tokenizer, [segment for _, segments, _ in taken for segment in segments]))
+        for document, segments, marked in taken:
             tokens, learned = map(np.concatenate, zip(*itertools.islice(encoded, len(segments)), strict=True))
             if marked:
-                tokens = np.concatenate([*start, tokens, *end], dtype=np.int32)
-                learned = np.pad(learned, (len(start), len(end)), constant_values=True)  # _cut forgets the first
+                tokens = np.concatenate([first, tokens, last]).astype(np.int32)
+                learned = np.pad(learned, (len(first), len(last)), constant_values=True)  # _cut forgets the first
             else:
                 # The first is never learned, so that a beginning mark does not make all the rest look chosen.
                 tally.counts.update(dialogue_tokens=len(tokens[1:]), dialogue_labels=int(learned[1:].sum()))
@@ -300,17 +278,17 @@ def _segments(
         prompt, answer = render(template, document)
         tally.templates[template._name] += 1
         if not tokenizer.chat_template:
-            return [Segment(prompt, everything), Segment(answer, True)], True
+            return [Segment(prompt, EVERYTHING if everything else []), Segment(answer, EVERYTHING)], True
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
     if messages and tokenizer.chat_template and everything:
-        return dialogue_segments(tokenizer, messages, lambda shown: (_apply(tokenizer, shown), True)), False
+        return dialogue_segments(tokenizer, messages, lambda shown: (_apply(tokenizer, shown), EVERYTHING)), False
     if messages and tokenizer.chat_template:
         rendered = functools.partial(render_dialogue, tokenizer, counts=tally.counts)
         return dialogue_segments(tokenizer, messages, rendered), False
     tally.counts["dialogues_as_text"] += bool(messages)
     if not document.text.strip():
         raise UnfitError("pack.no_answer", "it has no text")
-    return [Segment(document.text, True)], True
+    return [Segment(document.text, EVERYTHING)], True
 
 
 def tokenise(tokenizer: Any, segments: Sequence[Segment]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -318,44 +296,34 @@ def tokenise(tokenizer: Any, segments: Sequence[Segment]) -> list[tuple[np.ndarr
 
     Raises UserError where that takes a tokenizer that knows where its tokens stand, and this one does not.
     """
+    special = {*_special_tokens(tokenizer).values()}
+    read = functools.partial(tokenizer, add_special_tokens=False, verbose=False)
     found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for marks in {segment.marks for segment in segments}:
         numbers = [number for number, segment in enumerate(segments) if segment.marks == marks]
-        encoded = _encoded(tokenizer, [segments[number].text for number in numbers], marks)
+        encoded = read([segments[number].text for number in numbers], split_special_tokens=not marks)
         for place, (number, ids) in enumerate(zip(numbers, encoded["input_ids"], strict=True)):
             text, ranges, _ = segments[number]
-            ids = ids if marks else _without_marks(tokenizer, text, ids)
-            if isinstance(ranges, bool):
-                learned = np.full(len(ids), ranges)
+            if not marks and not special.isdisjoint(ids):  # Unigram models find them as if they were words
+                parts = _within_marks(tokenizer, text).split(text)
+                ids = itertools.chain(*read(parts, split_special_tokens=True)["input_ids"])
+            tokens = np.fromiter(ids, np.int32)
+            whole = any(first <= 0 and len(text) <= last for first, last in ranges)
+            if whole or not ranges:
+                learned = np.full(len(tokens), whole)
             elif encoded.encodings is None:
                 raise UserError("base.model: its tokenizer does not say where its tokens stand: add a tokenizer.json")
             else:
                 starts = np.array([start for start, _ in encoded.encodings[place].offsets])
                 learned = np.any([(first <= starts) & (starts < last) for first, last in ranges], axis=0)
-            found[number] = np.array(ids, np.int32), learned
+            found[number] = tokens, learned
     return [found[number] for number in range(len(segments))]
 
 
 def plain_ids(tokenizer: Any, text: str) -> list[int]:
     """The tokens of a text that is a document's: special tokens' strings in it are text like any other."""
-    return _without_marks(tokenizer, text, _encoded(tokenizer, [text], marks=False)["input_ids"][0])
-
-
-def _without_marks(tokenizer: Any, text: str, ids: list[int]) -> list[int]:
-    """The tokens of a text: these, unless one is a special token, which Unigram models find as if it were a word.
-
-    Then the text is cut within each of their strings, so that there is none to find.
-    """
-    special = _special_tokens(tokenizer)
-    if not set(special.values()) & set(ids):
-        return ids
-    within = "|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in special if len(name) > 1)
-    parts = _encoded(tokenizer, re.split(within, text), marks=False)["input_ids"]
-    return list(itertools.chain.from_iterable(parts))
-
-
-def _encoded(tokenizer: Any, texts: list[str], marks: bool) -> Any:
-    return tokenizer(texts, add_special_tokens=False, split_special_tokens=not marks, verbose=False)
+    [(tokens, _)] = tokenise(tokenizer, [Segment(text, [])])
+    return [*map(int, tokens)]
 
 
 def _cut(document: Document, tokens: np.ndarray, learned: np.ndarray, length: int, from_end: bool) -> list[Piece]:

@@ -26,12 +26,12 @@ from corpus.stage import Metrics, Run, count_rows, file_digest, link, write_json
 from train import checkpoints
 from train.adapter import attach_adapter
 from train.models import device, load_model, load_tokenizer, precision_of, prepare_torch, share_cores
+from train.rows import draw_rows, load_pack
 
 READS = ()
 VERSION = 4
 
 PACKS = {"adapted": "train", "control": "control"}  # the models, and what each is trained on
-COLUMNS = ["input_ids", "labels", "document_lengths", "document_ids"]  # of a pack; positions follow from the lengths
 VALIDATION_ROWS = 64  # drawn by finetune.seed: enough to choose by, cheap enough to ask often
 CPU_TOKENS = 1_024  # at once on a CPU, where more costs memory and gains no speed
 BATCH = "batch.json"  # beside the checkpoints: how many rows at once memory was found to hold
@@ -148,52 +148,6 @@ def write_curves(run: Run, logs: Mapping[str, list[dict[str, float]]]) -> None:
     columns = [f"{name}_{kind}" for name in logs for kind in LOSSES.values()]
     rows = [{"step": step} | points[step] for step in sorted(points)]
     write_plot(run, "loss", pl.DataFrame(rows, {"step": pl.Int64} | dict.fromkeys(columns, pl.Float64)))
-
-
-# ---- rows ------------------------------------------------------------------------------------------------------------
-
-
-def load_pack(folder: Path, model: Any = None) -> Any:
-    """A pack as a datasets.Dataset. Raises UserError if it is not there, or of another vocabulary than the model's."""
-    import datasets
-    import pyarrow.compute as pc
-
-    datasets.disable_progress_bars()
-    try:
-        rows = datasets.load_from_disk(str(folder)).select_columns(COLUMNS)
-    except (FileNotFoundError, ValueError):
-        raise UserError(f"{folder} is no pack: run `train pack`, or name a folder of packs with --input") from None
-    if model is not None and len(rows):
-        vocabulary = model.get_input_embeddings().weight.shape[0]
-        token = pc.max(pc.list_flatten(rows.data["input_ids"])).as_py()
-        if token >= vocabulary:
-            raise UserError(
-                f"{folder} has the token {token}, but the base knows {vocabulary}: it was packed for another model; "
-                "run `train pack` again"
-            )
-    return rows
-
-
-def draw_rows(sizes: Mapping[str, int], weights: Mapping[str, float], total: int, seed: int) -> np.ndarray:
-    """Which of all packs' rows, counted through, are trained on, in which order: `total` numbers.
-
-    Each pack of `weights` has its part of them, the first pack what is left. A pack's rows come in a new order each
-    time that it is gone through, and none again before all have come.
-
-    >>> draw_rows({"train": 2, "general": 1}, {"general": 0.25}, 8, seed=0).tolist()
-    [0, 1, 1, 2, 0, 1, 0, 2]
-    """
-    random = np.random.default_rng(seed)
-    counts = [int(weights.get(name, 0) * total) for name in sizes]
-    counts[0] = total - sum(counts[1:])
-    turns = random.permutation(np.repeat(np.arange(len(sizes)), counts))
-    order = np.empty(total, np.int64)
-    first = 0
-    for number, (size, count) in enumerate(zip(sizes.values(), counts, strict=True)):
-        passes = [random.permutation(size) for _ in range(math.ceil(count / size))]
-        order[turns == number] = first + np.concatenate([[], *passes])[:count]
-        first += size
-    return order
 
 
 def _rows(task: Task, model: Any) -> tuple[Any, Any, Metrics]:

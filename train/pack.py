@@ -43,7 +43,7 @@ def run(run: Run) -> Metrics:
     shard or the tokenizer is missing, nothing is left of train, or a document stands in two of train, validation, test.
     """
     os.environ["RAYON_NUM_THREADS"] = str(run.workers)  # before tokenizers starts its threads
-    settings, mixes, model = run.params.pack, run.params.finetune.mix, run.params.base.model
+    settings, mixes = run.params.pack, run.params.finetune.mix
     in_graph = run.inputs == tuple(map(run.folder, READS))
     if len(run.inputs) > 1 and not in_graph:
         raise UserError(f"pack reads one --input, a folder or file of documents, not {len(run.inputs)}")
@@ -51,30 +51,33 @@ def run(run: Run) -> Metrics:
     tokenizer = pack_tokenizer(run.folder("base"), settings, run.params.base.trust_remote_code)
     _refuse_too_long_rows(run)
     templates = read_templates(settings.templates)
-    packs: dict[str, list[Piece]] = {}
-    tallies: dict[str, Tally] = defaultdict(Tally)
-    test = read_shard(shards["test"], tallies["test"]) if "test" in shards else ()
-    held_out = {trace for document in test for trace in traces(document)}
     plain = settings.model_copy(update={"mixture": {}})
-    sources = [(name, path, settings) for name, path in shards.items() if name != "test"]
-    sources += [(f"mix/{name}", find_shards(mix.path)["train"], plain) for name, mix in mixes.items()]
-    for name, path, taken in sources:
+    sources = {name: (path, settings) for name, path in shards.items() if name != "test"}
+    sources |= {f"mix/{name}": (find_shards(mix.path)["train"], plain) for name, mix in mixes.items()}
+
+    tallies: dict[str, Tally] = defaultdict(Tally)
+    packs: dict[str, list[Piece]] = {}
+    test = _traces_of(shards.get("test"), tallies["test"])
+    held_out = test | _traces_of(shards.get("validation"), Tally())
+    for name, (path, taken) in sources.items():
         read = itertools.islice(read_shard(path, tallies[name]), run.limit)
-        documents = _admitted(name, read, taken, tallies[name], held_out)
+        documents = _admitted(name, read, taken, tallies[name], test if name == "validation" else held_out)
         encoded = encode(tokenizer, documents, taken, templates, tallies[name])
         packs[name] = [piece for own in encoded for piece in own * copies(own[0].document, own[0].lang, taken)]
-    refuse_useless_template(sum((tally.counts for tally in tallies.values()), Counter()), settings, model)
-    for name, path, _ in sources:
+    counts = sum((tally.counts for tally in tallies.values()), Counter())
+    refuse_useless_template(counts, settings, run.params.base.model)
+    for name, (path, _) in sources.items():
         if not packs[name] and name != "validation":
             why = dict(tallies[name].reasons()) or "no document"
             first = "".join(f"; first {row.id}: {row.detail}" for row in tallies[name].dropped[:1])
             raise UserError(f"{path} holds nothing to learn: {why}{first}")
     if in_graph:
         packs["control"] = _control(run, tokenizer, templates, packs["train"], tallies)
+    packs.setdefault("validation", [])
+
     rows = [(name, *row) for name, tally in tallies.items() for row in tally.dropped]
     frame = pl.DataFrame(rows, dict.fromkeys(("pack", "id", "reason", "detail"), pl.String), orient="row")
     write_table(to_arrow(frame), run.output / "dropped.parquet")
-    packs.setdefault("validation", [])
     written = {
         name: write_pack(run.output / name, pieces, settings.length, tokenizer) | tallies[name].metrics()
         for name, pieces in packs.items()
@@ -85,9 +88,9 @@ def run(run: Run) -> Metrics:
         | {"dropped_by_reason": tallies[f"mix/{name}"].reasons()}
         for name, mix in mixes.items()
     }
-    both = [tallies["train"], tallies["validation"]]
-    dropped = both[0].reasons() + both[1].reasons()
-    return count_rows(rows_in=sum(tally.rows for tally in both), dropped=dropped) | written | {"mix": lineage}
+    rows_in = tallies["train"].rows + tallies["validation"].rows
+    dropped = tallies["train"].reasons() + tallies["validation"].reasons()
+    return count_rows(rows_in=rows_in, dropped=dropped) | written | {"mix": lineage}
 
 
 def _refuse_too_long_rows(run: Run) -> None:
@@ -96,35 +99,29 @@ def _refuse_too_long_rows(run: Run) -> None:
     config = AutoConfig.from_pretrained(run.folder("base"), trust_remote_code=run.params.base.trust_remote_code)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context is not None and run.params.pack.length > context:
-        raise UserError(
-            f"pack.length {run.params.pack.length} is more than the {context} tokens that the base model can see"
-        )
+        raise UserError(f"pack.length {run.params.pack.length} is more than the {context} tokens that the base can see")
+
+
+def _traces_of(path: Path | None, tally: Tally) -> set[str]:
+    return {trace for document in (read_shard(path, tally) if path else ()) for trace in traces(document)}
 
 
 def _admitted(
     name: str, documents: Iterable[Document], settings: Pack, tally: Tally, held_out: set[str]
 ) -> Iterator[Document]:
-    """The documents that pack.mixture takes. The traces of validation join those of test in `held_out` at the end.
-
-    Raises UserError, after the last one, where any have one of the traces that were there before.
-    """
+    """The documents that pack.mixture takes. Raises UserError, after the last one, where any have a trace held out."""
     shared: list[str] = []
-    own: set[str] = set()
     for document in documents:
         number = copies(document.id, document.lang, settings)
         tally.rows += 1
         tally.bytes[document.lang] += number * len(document.text.encode())
         tally.digest.update(json.dumps([document.id, document.text, document.messages]).encode())
-        known = traces(document)
-        if not held_out.isdisjoint(known):
+        if not held_out.isdisjoint(traces(document)):
             shared.append(document.id)
-        if name == "validation":
-            own |= known
         if number:
             yield document
         else:
             tally.dropped.append(Dropped(document.id, "pack.mixture", ""))
-    held_out |= own
     if shared:
         named = ", ".join(shared[:NAMED]) + (", …" if len(shared) > NAMED else "")
         where = "test" if name == "validation" else "validation or test"
@@ -177,25 +174,24 @@ def best_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
     [[1], [4, 0], [3, 2]]
     """
     bins: list[list[int]] = []
-    by_space: dict[int, list[int]] = defaultdict(list)  # what is left in a bin, and the bins of that
-    spaces: list[int] = []  # the keys of by_space that have a bin, sorted
-    for position in sorted(range(len(sizes)), key=lambda position: (-sizes[position], position)):
+    by_space: dict[int, list[list[int]]] = defaultdict(list)  # bins by what is left in them
+    spaces: list[int] = []  # what is left in any, sorted
+    for position in sorted(range(len(sizes)), key=lambda position: -sizes[position]):
         size = sizes[position]
-        found = bisect.bisect_left(spaces, size)
-        if found == len(spaces):
-            number, space = len(bins), length
+        least = bisect.bisect_left(spaces, size)
+        if least == len(spaces):
             bins.append([])
+            space, members = length, bins[-1]
         else:
-            space = spaces[found]
-            number = by_space[space].pop()
+            space = spaces[least]
+            members = by_space[space].pop()
             if not by_space[space]:
-                spaces.pop(found)
-        bins[number].append(position)
+                spaces.pop(least)
+        members.append(position)
         rest = space - size
-        if rest:
-            if not by_space[rest]:
-                bisect.insort(spaces, rest)
-            by_space[rest].append(number)
+        if rest and not by_space[rest]:
+            bisect.insort(spaces, rest)
+        by_space[rest].append(members)
     return bins
 
 
@@ -211,18 +207,12 @@ def pack_rows(rows: Sequence[Sequence[Piece]], length: int, padding: int) -> pa.
         learned = np.concatenate([piece.learned for piece in row])
         labels[number, :used] = np.where(learned, tokens[number, :used], IGNORED)
         positions[number] = np.concatenate([np.arange(size) for size in (*lengths[number], length - used)])
-    numbers, strings = pa.list_(pa.int32()), pa.list_(pa.string())
     offsets = np.arange(0, len(rows) * length + 1, length, dtype=np.int32)
-    return pa.table(
-        {
-            **{
-                name: pa.ListArray.from_arrays(offsets, values.ravel())
-                for name, values in (("input_ids", tokens), ("labels", labels), ("position_ids", positions))
-            },
-            "document_ids": pa.array([[piece.document for piece in row] for row in rows], strings),
-            "document_lengths": pa.array(lengths, numbers),
-        }
-    )
+    columns = {"input_ids": tokens, "labels": labels, "position_ids": positions}
+    table = pa.table({name: pa.ListArray.from_arrays(offsets, column.ravel()) for name, column in columns.items()})
+    documents = pa.array([[piece.document for piece in row] for row in rows], pa.list_(pa.string()))
+    table = table.append_column("document_ids", documents)
+    return table.append_column("document_lengths", pa.array(lengths, pa.list_(pa.int32())))
 
 
 def write_pack(folder: Path, pieces: Sequence[Piece], length: int, tokenizer: Any) -> Metrics:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
+import json
 from pathlib import Path
-from typing import Any
 
 from corpus.errors import UserError
 from corpus.params import load
@@ -22,10 +21,7 @@ def apply_preset(name: str | None, params: Path) -> str:
     if name is None:
         return "\n".join(f"{key:<18}{path.read_text('utf-8').splitlines()[0][2:]}" for key, path in files.items())
     if name not in files:
-        near = difflib.get_close_matches(name, files, n=1, cutoff=0.3)
-        raise UserError(
-            f"preset {name!r} is unknown: {f'did you mean {near[0]}? ' if near else ''}({', '.join(files)})"
-        )
+        raise UserError(f"preset {name!r} is unknown: there are {', '.join(files)}")
     load(params)  # says what is wrong with the file, if anything
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -37,29 +33,24 @@ def apply_preset(name: str | None, params: Path) -> str:
         type(None), lambda dump, _: dump.represent_scalar("tag:yaml.org,2002:null", "null")
     )
     try:
-        tree: Any = yaml.load(params.read_text("utf-8"))
+        tree = yaml.load(params.read_text("utf-8"))
     except YAMLError as error:  # this one minds a key that is there twice
-        raise UserError(f"{params} is not YAML: {' '.join(str(error).split('To suppress')[0].split())}") from None
+        raise UserError(f"{params} is not YAML: {' '.join(str(error).split())}") from None
     changes = []
     for section, settings in yaml.load(files[name].read_text("utf-8")).items():
         if tree.get(section) is None:
             tree[section] = {}
         for key, new in settings.items():
-            if key not in tree[section] or tree[section][key] != new:
-                changes.append(f"{section}.{key}: {_shown(tree[section].get(key, 'default'))} → {_shown(new)}")
+            if (old := tree[section].get(key, "default")) != new:
+                changes.append(f"{section}.{key}: {_shown(old)} → {_shown(new)}")
                 tree[section][key] = new
     target = params.resolve()  # a link stays one
-    written = target.with_name(f".{target.name}.new")
-    try:
-        with written.open("w", encoding="utf-8") as file:
-            yaml.dump(tree, file)
-        load(written)
-        written.replace(target)
-    finally:
-        written.unlink(missing_ok=True)
+    partial = target.with_name(f".{target.name}.new")
+    with partial.open("w", encoding="utf-8") as file:
+        yaml.dump(tree, file)
+    partial.replace(target)
     return "\n".join(changes) or f"{params} already has the settings of {name}"
 
 
-def _shown(value: Any) -> str:
-    """As YAML writes it, on one line."""
-    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+def _shown(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False).strip('"')

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import combinations, product
 from pathlib import Path
 from statistics import fmean
@@ -30,10 +30,9 @@ def write_sheet(folder: Path, samples: Sequence[Mapping[str, str]], models: Sequ
         digest = hashlib.blake2b(json.dumps([sample["id"], model, *shown]).encode(), digest_size=6).hexdigest()
         key[f"r{digest}"] = {"set": sample["set"], "id": sample["id"], "model": model}
         rows[f"r{digest}"] = [f"r{digest}", *map(in_cell, shown), *("" for _ in CRITERIA)]
+    header = ["item", "set", "prompt", "answer", *CRITERIA]
     with (folder / "ratings.csv").open("w", encoding="utf-8-sig", newline="") as file:  # Excel knows UTF-8 by its mark
-        csv.writer(file, quoting=csv.QUOTE_ALL).writerows(
-            [["item", "set", "prompt", "answer", *CRITERIA], *sorted(rows.values())]
-        )
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([header, *sorted(rows.values())])
     write_json(folder / "ratings_key.json", key)
 
 
@@ -47,36 +46,27 @@ def in_cell(text: str) -> str:
 
 
 def collect(key: Path, files: Sequence[Path]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """By model, and for `weighted kappa` and `equal scores`, each criterion's value and the n scores behind it.
+    """By model, and for `weighted kappa`, each criterion's value and the n scores behind it.
 
-    Models have their mean. A file is a rater: of the scores that two share, Cohen's kappa with quadratic weights and
-    the share of equal ones, averaged over pairs of raters; null where there are none, a kappa also where all are the
-    same. Raises UserError naming file, line and value.
+    Models have their mean. A file is a rater: `weighted kappa` is Cohen's, with quadratic weights, of the scores that
+    two share, averaged over pairs of raters. Null is what has no scores, a kappa also where all of them are the same.
+    Raises UserError naming file, line and value.
     """
     try:
         models = {item: entry["model"] for item, entry in json.loads(key.read_text("utf-8")).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{key} is not the key of a sheet: `train evaluate` writes it beside ratings.csv") from None
-    raters = [_read_sheet(path, models) for path in files]
+    sheets = [_read_sheet(path, set(models)) for path in files]
     found: dict[str, dict[str, dict[str, float | None]]] = defaultdict(dict)
     for criterion in CRITERIA:
-        scores = [{item: score for (item, kind), score in rater.items() if kind == criterion} for rater in raters]
+        raters = [sheet[criterion] for sheet in sheets]
         for model in sorted(set(models.values())):
-            own = [score for rater in scores for item, score in rater.items() if models[item] == model]
-            found[model][criterion] = {"value": _mean(own), "n": len(own)}
-        pairs = [[(one[item], two[item]) for item in one if item in two] for one, two in combinations(scores, 2)]
-        for name, measure in (("weighted kappa", _kappa), ("equal scores", _equal)):
-            values = [value for pair in pairs if (value := measure(pair)) is not None]
-            found[name][criterion] = {"value": _mean(values), "n": sum(map(len, pairs))}
-    return dict(found)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None
-
-
-def _equal(pairs: Sequence[tuple[int, int]]) -> float | None:
-    return _mean([one == two for one, two in pairs])
+            scores = [score for rater in raters for item, score in rater.items() if models[item] == model]
+            found[model][criterion] = {"value": fmean(scores) if scores else None, "n": len(scores)}
+        shared = [[(one[item], two[item]) for item in one if item in two] for one, two in combinations(raters, 2)]
+        kappas = [kappa for pairs in shared if (kappa := _kappa(pairs)) is not None]
+        found["weighted kappa"][criterion] = {"value": fmean(kappas) if kappas else None, "n": sum(map(len, shared))}
+    return found
 
 
 def _kappa(pairs: Sequence[tuple[int, int]]) -> float | None:
@@ -87,42 +77,40 @@ def _kappa(pairs: Sequence[tuple[int, int]]) -> float | None:
     return float(cohen_kappa_score(*zip(*pairs, strict=True), weights="quadratic", labels=SCORES))
 
 
-def _read_sheet(path: Path, known: Mapping[str, str]) -> dict[tuple[str, str], int]:
-    """Scores by item and criterion. These are ASCII, so the encoding that the sheet was saved in does not matter."""
+def _read_sheet(path: Path, items: Set[str]) -> dict[str, dict[str, int]]:
+    """Scores by criterion and item. These are ASCII, so the encoding that the sheet was saved in does not matter."""
     try:
         text = path.read_bytes().decode("utf-8-sig", errors="replace")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     delimiter = ";" if ";" in text.partition("\n")[0] else ","  # as Excel writes it where the comma is in numbers
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    found: dict[str, dict[str, int]] = {criterion: {} for criterion in CRITERIA}
+    seen: set[str] = set()
     try:
-        rows = [(reader.line_num, row) for row in reader if any(row.values())]
+        if not {"item", *CRITERIA} <= set(reader.fieldnames or ()):
+            raise UserError(f"{path}: its first line lacks item, fluency or relevance: fill in a copy of ratings.csv")
+        for row in filter(lambda row: any(row.values()), reader):
+            item, where = row["item"], f"{path}: line {reader.line_num}"
+            if item not in items or item in seen:
+                wrong = "there twice" if item in seen else "not of this evaluation"
+                raise UserError(f"{where}: item {(item or '')[:40]!r} is {wrong}")
+            seen.add(item)
+            for criterion in CRITERIA:
+                if value := (row[criterion] or "").strip():
+                    if value not in map(str, SCORES):
+                        raise UserError(f"{where}: {criterion} {value!r} is not 1 to 5, or empty: not rated")
+                    found[criterion][item] = int(value)
     except csv.Error as error:
         raise UserError(f"{path}: line {reader.line_num} is no CSV ({error}): close its quotation marks") from None
-    if not {"item", *CRITERIA} <= set(reader.fieldnames or ()):
-        raise UserError(f"{path}: its first line lacks item, {' or '.join(CRITERIA)}: fill in a copy of ratings.csv")
-    found: dict[tuple[str, str], int] = {}
-    seen: set[str] = set()
-    for number, row in rows:
-        item, where = row["item"], f"{path}: line {number}"
-        if item not in known or item in seen:
-            raise UserError(
-                f"{where}: item {(item or '')[:40]!r} is {'there twice' if item in seen else 'not of this evaluation'}"
-            )
-        seen.add(item)
-        for criterion in CRITERIA:
-            value = (row[criterion] or "").strip()
-            if value and value not in map(str, SCORES):
-                raise UserError(f"{where}: {criterion} {value!r} is not 1 to 5, or empty: not rated")
-            if value:
-                found[item, criterion] = int(value)
     return found
 
 
 def summarise(key: Path, files: Sequence[Path]) -> str:
     """What `collect` finds, as a table for people."""
     lines = [f"{'mean of 1 to 5 (n)':<20}" + "".join(f"{criterion:>16}" for criterion in CRITERIA)]
-    for name, own in collect(key, files).items():
-        values = [("–" if one["value"] is None else f"{one['value']:.2f}") + f" ({one['n']})" for one in own.values()]
-        lines.append(f"{name:<20}" + "".join(f"{value:>16}" for value in values))
+    for name, measures in collect(key, files).items():
+        values = ["–" if measure["value"] is None else f"{measure['value']:.2f}" for measure in measures.values()]
+        cells = [f"{value} ({measure['n']})" for value, measure in zip(values, measures.values(), strict=True)]
+        lines.append(f"{name:<20}" + "".join(f"{cell:>16}" for cell in cells))
     return "\n".join(lines)

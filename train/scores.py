@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -10,7 +11,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from corpus.errors import UserError
-from train.encode import UnfitError, render_dialogue
+from train.encode import Ranges, Segment, UnfitError, dialogue_segments, plain_ids, render_dialogue, tokenise
 from train.shards import Messages
 
 BATCH_TOKENS = 4_096  # generated from at once, padding included
@@ -46,27 +47,25 @@ def token_scores(model: Any, tokenizer: Any, texts: Sequence[str], window: int) 
     """For each token of each text, the first one after the beginning mark: its loss in nats, and if it was foreseen.
 
     Longer texts are read in windows that overlap by half, so that each token is scored once and, but for the first
-    window, with at least half a window before it.
+    window, with at least half a window before it. Special tokens' strings in a text are text.
     """
     import torch
 
-    rows = [[start_token(tokenizer), *token_ids(tokenizer, text)] for text in texts]
+    rows = [[start_token(tokenizer), *plain_ids(tokenizer, text)] for text in texts]
     spans = [(row, *span) for row, ids in enumerate(rows) for span in windows(len(ids), window)]
-    scores: list[list[tuple[float, bool]]] = [[] for _ in spans]
+    scores: list[list[tuple[float, bool]]] = [[(math.nan, False)] * (len(ids) - 1) for ids in rows]
     most = BATCH_LOGITS // model.config.get_text_config().vocab_size
     for batch in batches([end - begin for _, begin, end, _ in spans], most):
         tokens = _padded([rows[row][begin:end] for row, begin, end, _ in (spans[n] for n in batch)], 0, "right", model)
         with torch.no_grad():  # what is padded at the end is seen by no token before it; prompt tuning adds a beginning
             logits = model(input_ids=tokens, use_cache=False).logits[:, -tokens.shape[1] : -1].float()
-        losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-        guessed = (logits.argmax(-1) == tokens[:, 1:]).tolist()
-        for n, nats, right in zip(batch, losses.view(len(batch), -1).tolist(), guessed, strict=True):
-            _, begin, end, scored = spans[n]
-            scores[n] = list(zip(nats, right, strict=True))[scored - begin : end - begin - 1]
-    by_text: list[list[tuple[float, bool]]] = [[] for _ in texts]
-    for (row, *_), own in zip(spans, scores, strict=True):
-        by_text[row] += own
-    return by_text
+        true = tokens[:, 1:]
+        losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), true.flatten(), reduction="none").view_as(true)
+        for n, nats, foreseen in zip(batch, losses.tolist(), (logits.argmax(-1) == true).tolist(), strict=True):
+            row, begin, end, scored = spans[n]
+            found = list(zip(nats, foreseen, strict=True))
+            scores[row][scored : end - 1] = found[scored - begin : end - begin - 1]
+    return scores
 
 
 def windows(length: int, window: int) -> Iterator[tuple[int, int, int]]:
@@ -103,11 +102,6 @@ def start_token(tokenizer: Any) -> int:
     raise UserError("base.model: its tokenizer has no beginning, end or padding token, so a text's first is unscorable")
 
 
-def token_ids(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
-
-
 def _padded(rows: Sequence[list[int]], padding: int, side: str, model: Any) -> Any:
     import torch
 
@@ -122,24 +116,29 @@ def question(tokenizer: Any, example: Example, window: int, new_tokens: int) -> 
     """What to go on from: the prompt to the last answer, or a text's first half; its end where it is too long.
 
     The reference is the answer or the other half, cut to what new_tokens may write. Dialogues need a chat template that
-    takes them, otherwise they are their text.
+    takes them, otherwise they are their text. Of special tokens a prompt has those that the chat template sets.
     """
-    messages, answered = example.messages or [], example.by_template
+
+    def to_answer(turns: Messages) -> tuple[str, Ranges]:
+        whole, ranges = render_dialogue(tokenizer, turns, Counter())
+        return whole[: ranges[-1][0]], []
+
+    messages = example.messages or []
     try:
         if not messages or not tokenizer.chat_template:
             raise UnfitError
-        whole, ranges = render_dialogue(tokenizer, messages, Counter())
-        prompt, answered = whole[: ranges[-1][0]], True  # type: ignore[index]
+        segments, start, answered = dialogue_segments(tokenizer, messages, to_answer), [], True
         reference = [turn["content"] for turn in messages if turn["role"] == "assistant"][-1]
-        ids = token_ids(tokenizer, prompt)
     except UnfitError:
         half = len(example.text) // 2
         half += max(0, example.text[half : half + 24].find(" "))  # rather not amid a word
-        prompt, reference = [m["content"] for m in messages] if answered else (example.text[:half], example.text[half:])
-        ids = [start_token(tokenizer), *token_ids(tokenizer, prompt)]
+        start, answered = [start_token(tokenizer)], example.by_template
+        sides = [turn["content"] for turn in messages] if answered else (example.text[:half], example.text[half:])
+        segments, reference = [Segment(sides[0], [])], sides[1]
+    ids = [*start, *(int(token) for tokens, _ in tokenise(tokenizer, segments) for token in tokens)]
     kept = ids[-max(1, window - new_tokens) :]
-    shown = prompt if len(kept) == len(ids) else _text(tokenizer, kept)
-    return Question(kept, shown, first_bytes(reference, BYTES_PER_TOKEN * new_tokens), answered)
+    prompt = "".join(segment.text for segment in segments) if len(kept) == len(ids) else _text(tokenizer, kept)
+    return Question(kept, prompt, first_bytes(reference, BYTES_PER_TOKEN * new_tokens), answered)
 
 
 def first_bytes(text: str, size: int) -> str:
@@ -159,17 +158,17 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], new_token
     import torch
 
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else start_token(tokenizer)
-    ends = model.generation_config.eos_token_id
+    ends = model.generation_config.eos_token_id  # a number, a list of them, or None
     ends = {*ends} if isinstance(ends, list) else {ends}
     greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}  # whatever the model's own settings
+    options = {"max_new_tokens": new_tokens, "pad_token_id": padding, **greedy}
     outputs, spent = [""] * len(prompts), 0
     for batch in batches([len(prompt) + new_tokens for prompt in prompts], BATCH_TOKENS):
         ids = _padded([prompts[n] for n in batch], padding, "left", model)
         mask = _padded([[1] * len(prompts[n]) for n in batch], 0, "left", model)
-        options = {"attention_mask": mask, "max_new_tokens": new_tokens, "pad_token_id": padding, **greedy}
         with torch.no_grad():
-            made = model.generate(input_ids=ids, **options)[:, ids.shape[1] :].tolist()
-        for n, row in zip(batch, made, strict=True):
+            new = model.generate(input_ids=ids, attention_mask=mask, **options)[:, ids.shape[1] :]
+        for n, row in zip(batch, new.tolist(), strict=True):
             outputs[n] = _text(tokenizer, row)
             spent += next((count for count, token in enumerate(row, 1) if token in ends), len(row))  # then padding
     return outputs, spent
@@ -195,16 +194,16 @@ def text_scores(pairs: Sequence[tuple[str, str]], lang: str) -> dict[str, float 
     import sacrebleu
     from rouge_score.rouge_scorer import RougeScorer
 
-    kinds = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
+    rouge = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
     if not pairs:
-        return dict.fromkeys(["bleu", "chrf", *kinds])
+        return dict.fromkeys(["bleu", "chrf", *rouge])
     outputs, references = (list(side) for side in zip(*pairs, strict=True))
-    scorer = RougeScorer(list(kinds.values()), tokenizer=_Characters())
-    rouge = [scorer.score(reference, made) for made, reference in pairs]
+    scorer = RougeScorer(list(rouge.values()), tokenizer=_Characters())
+    overlaps = [scorer.score(reference, output) for output, reference in pairs]
     found = {
         "bleu": sacrebleu.corpus_bleu(outputs, [references], tokenize="zh" if lang[:2] == "zh" else "13a").score,
         "chrf": sacrebleu.corpus_chrf(outputs, [references]).score,
-        **{name: 100 * fmean(one[kind].fmeasure for one in rouge) for name, kind in kinds.items()},
+        **{name: 100 * fmean(overlap[kind].fmeasure for overlap in overlaps) for name, kind in rouge.items()},
     }
     return {name: round(value, 4) for name, value in found.items()}
 
@@ -218,7 +217,7 @@ class _Characters:
 
 def exact_match(pairs: Sequence[tuple[str, str]]) -> float | None:
     """The share of answers that are as they should be but for case, width and white space; null without any."""
-    return fmean(_plain(made) == _plain(reference) for made, reference in pairs) if pairs else None
+    return fmean(_plain(output) == _plain(reference) for output, reference in pairs) if pairs else None
 
 
 def _plain(text: str) -> str:
@@ -232,8 +231,8 @@ def label_said(output: str, answers: Mapping[str, str]) -> str | None:
     >>> [label_said(output, answers) for output in (" No.", "“Not sure”, no", "好评如潮", "nobody", "")]
     ['0', '2', '1', None, None]
     """
-    said = ((label, _plain(answer)) for label, answer in answers.items())
-    for label, answer in sorted(said, key=lambda item: -len(item[1])):
+    plain = {label: _plain(answer) for label, answer in answers.items()}
+    for label, answer in sorted(plain.items(), key=lambda item: -len(item[1])):
         if answer and re.match(rf"[\s\"'“‘「『《\[(*:.]*?{re.escape(answer)}(?![^\W{_CJK}])", _plain(output)):
             return label
     return None
@@ -248,12 +247,15 @@ def label_scores(outputs: Sequence[str], examples: Sequence[Example]) -> dict[st
         return dict.fromkeys(["accuracy", "majority_accuracy", "macro_f1", "no_answer"])
     from sklearn.metrics import accuracy_score, f1_score
 
-    answers = [one.answers or {} for one in examples]
-    true = [label_said(own[str(one.label)], own) or "" for one, own in zip(examples, answers, strict=True)]
-    said = [label_said(output, own) or "" for output, own in zip(outputs, answers, strict=True)]
+    answers = [example.answers or {} for example in examples]
+    right = [answers_of[str(example.label)] for example, answers_of in zip(examples, answers, strict=True)]
+    true, predicted = (
+        [label_said(text, answers_of) or "" for text, answers_of in zip(texts, answers, strict=True)]
+        for texts in (right, outputs)
+    )
     return {
-        "accuracy": float(accuracy_score(true, said)),
+        "accuracy": float(accuracy_score(true, predicted)),
         "majority_accuracy": max(Counter(true).values()) / len(true),
-        "macro_f1": float(f1_score(true, said, labels=sorted(set(true)), average="macro", zero_division=0)),
-        "no_answer": said.count(""),
+        "macro_f1": float(f1_score(true, predicted, labels=sorted(set(true)), average="macro", zero_division=0)),
+        "no_answer": predicted.count(""),
     }

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from corpus.errors import UserError
@@ -16,21 +15,20 @@ from train.models import device
 PACKAGES = ("fastapi", "openai", "uvicorn")  # of transformers[serving], which the extra `serve` brings
 
 
-def serve(folder: Path, host: str, port: int, extra: Sequence[str] = ()) -> None:
+def serve(folder: Path, host: str, port: int) -> None:
     """Serve a model's folder, as `train export` writes it, in place of this process. Does not return.
 
-    A project's `finetune` with an adapter is merged into `.corpusmill/served` first, which proves the merge. `extra`
-    are further options of `transformers serve`. Clients name the folder as `model`. Nothing is asked of a hub.
-    Raises UserError naming the folder, or the extra that is not installed.
+    A project's `finetune` with an adapter is merged into `.corpusmill/served` first, which proves the merge. Clients
+    name the folder as `model`. Nothing is asked of a hub. Raises UserError naming the folder, or the missing packages.
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise UserError(f"train serve needs {', '.join(missing)}: pip install 'corpusmill[serve]'")
     if (folder / "adapter_config.json").is_file():
+        if folder.name != "finetune":
+            raise UserError(f"{folder} holds an adapter: name the folder `finetune` of a project, or an exported model")
         from train.export import export
 
         merged, params = Path(".corpusmill/served"), Path("params.yaml")
-        if folder.name != "finetune":
-            raise UserError(f"{folder} holds an adapter: name the folder `finetune` of a project, or an exported model")
         shutil.rmtree(merged, ignore_errors=True)
         print(export(folder.parent, load(params if params.is_file() else None), merged), flush=True)
         folder = merged
@@ -42,6 +40,5 @@ def serve(folder: Path, host: str, port: int, extra: Sequence[str] = ()) -> None
     options = ["--host", host, "--port", str(port), "--continuous-batching", "--attn-implementation", "sdpa"]
     if device() == "cpu":
         options += ["--cb-max-memory-percent", "0.05"]  # it would take most of the memory for its cache
-
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), *options, *extra]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), *options]
     os.execve(sys.executable, command, environment)

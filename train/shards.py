@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ import polars as pl
 from corpus.documents import list_parts, render_messages
 from corpus.errors import UserError
 from corpus.params import Pack
+from corpus.scrape.files import SUFFIXES, FileEntry, files_in, has_suffix, list_files
+from corpus.scrape.rows import read_files
 from corpus.sources import RowSource
 from corpus.stage import Run, batches, side_by_side
 
@@ -68,37 +71,30 @@ class Tally:
 def find_shards(path: Path) -> dict[str, Path]:
     """The shards at a path: its train, validation and test, each a folder or a file, else all of it as train.
 
-    Raises UserError where there is none, validation or test but no train, or documents that belong to none of them.
+    Raises UserError where there is none, no train beside the others, or documents that belong to none of them.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist: run `corpus shard`, or name a folder or file of documents")
-    found = {name: [*path.glob(name), *path.glob(f"{name}[.-]*")] for name in SPLITS}
-    for name, places in found.items():
-        if len(places) > 1:
-            raise UserError(f"{path} holds {len(places)} files of {name}: put them into a folder {name}")
-    shards = {name: places[0] for name, places in found.items() if places}
-    if shards and "train" not in shards:
-        raise UserError(f"{path} holds {' and '.join(shards)} but no train: nothing would be left to train on")
-    if shards and (
-        others := [one.name for one in sorted(path.iterdir()) if one not in shards.values() and _files(one)]
-    ):
+    places = sorted(path.iterdir()) if path.is_dir() else []
+    shards = {name: place for name in SPLITS for place in places if re.match(rf"{name}([.-]|$)", place.name)}
+    others = [place for place in places if place not in shards.values() and _files(place)]
+    if shards and (others or "train" not in shards):
+        named = ", ".join(place.name for place in [*others[:NAMED], *shards.values()])
         raise UserError(
-            f"{path}: {', '.join(others[:NAMED])} beside {' and '.join(shards)}: put documents into "
-            f"{', '.join(reversed(SPLITS))}, or elsewhere what is not to be read"
+            f"{path} holds {named}: name a folder of one train, validation and test, each a folder or a file, of "
+            "which train is needed; other documents lie elsewhere"
         )
     return shards or {"train": path}
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path) -> list[FileEntry]:
     """The Parquet and JSONL files at a path, in order."""
-    from corpus.scrape.files import SUFFIXES, has_suffix
-
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    entries = files_in(path) if path.is_dir() else list_files(str(path), "jsonl")
     return [
-        file
-        for file in files
-        if has_suffix(file.name, SUFFIXES["parquet"] + SUFFIXES["jsonl"])
-        and not file.name.startswith(("dropped-", "."))
+        entry
+        for entry in entries
+        if has_suffix(entry.name, SUFFIXES["parquet"] + SUFFIXES["jsonl"])
+        and not Path(entry.name).name.startswith(("dropped-", "."))
     ]
 
 
@@ -109,32 +105,36 @@ def read_shard(path: Path, tally: Tally | None = None) -> Iterator[Document]:
     from the row), `lang`, `label`, `source`, `title`. Rows that hold neither are noted in the tally as pack.error.….
     Raises UserError for what is missing, damaged, or of both kinds.
     """
-    tally = tally or Tally()
-    held: Document | None = None
-    chunks: list[str] = []  # of its text, as many as were read
+    chunks: list[Document] = []  # of one document
+    for document, goes_on in _documents(path, tally or Tally()):
+        if chunks and not (goes_on and document.id == chunks[0].id):
+            yield dataclasses.replace(chunks[0], text="".join(chunk.text for chunk in chunks))
+            chunks.clear()
+        chunks.append(document)
+    if chunks:
+        yield dataclasses.replace(chunks[0], text="".join(chunk.text for chunk in chunks))
+
+
+def _documents(path: Path, tally: Tally) -> Iterator[tuple[Document, bool]]:
+    """Each row as a document, and whether it is a later chunk of one."""
     for row in _rows(path):
         # What a document has no column for is in `meta`, as are numbers where it has text.
         more = json.loads(row.get("meta") or "{}")
         given, label, source = more.get("id"), label_text(row.get("label", more.get("label"))), more.get("source")
         identity = str(given) if isinstance(given, str | int) and given != "" else row["id"]
         source = source if isinstance(source, str) else None
-        reason, detail = row.get("reason"), row.get("detail", "HTML: run `corpus clean` on it first")
-        if reason is None and any("\ud800" <= sign <= "\udfff" for sign in f"{identity}{label}{source}"):
+        reason, detail = row.get("reason"), row.get("detail", "")
+        if reason is None and "text" not in row:
+            reason, detail = "page", "HTML: run `corpus clean` on it first"
+        if reason is None and re.search("[\ud800-\udfff]", f"{identity}{label}{source}"):
             reason, detail = "encoding", "its id, label or source holds half of a character (a lone surrogate)"
             identity = row["id"]
-        if reason is not None or "text" not in row:
+        if reason is not None:
             tally.rows += 1
-            tally.dropped.append(Dropped(identity, f"pack.error.{(reason or 'page').rsplit('.', 1)[-1]}", detail))
+            tally.dropped.append(Dropped(identity, f"pack.error.{reason.rsplit('.', 1)[-1]}", detail))
             continue
-        if held and more.get("chunk") and held.id == identity:
-            chunks.append(row["text"])
-            continue
-        if held:
-            yield dataclasses.replace(held, text="".join(chunks))
         lang, messages = row.get("lang") or "und", row.get("messages") or None
-        held, chunks = Document(identity, "", lang, messages, label, source, row.get("title")), [row["text"]]
-    if held:
-        yield dataclasses.replace(held, text="".join(chunks))
+        yield Document(identity, row["text"], lang, messages, label, source, row.get("title")), bool(more.get("chunk"))
 
 
 def label_text(label: Any) -> str | None:
@@ -150,25 +150,15 @@ def label_text(label: Any) -> str | None:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a folder or file as `corpus scrape` reads them, those that it would drop as well."""
-    from corpus.scrape.files import SUFFIXES, FileEntry, has_suffix
-    from corpus.scrape.rows import read_files
-
-    if not path.exists():
-        raise UserError(f"{path} does not exist: run `corpus shard`, or name a folder or file of documents")
-    found = [path] if path.is_file() and has_suffix(path.name, (".json",)) else _files(path)
-    parquet = [file for file in found if has_suffix(file.name, SUFFIXES["parquet"])]
-    others = [file.name for file in found if file not in parquet and file.name not in SAME_ROWS]
+    found = list_files(str(path), "jsonl") if path.is_file() and has_suffix(path.name, (".json",)) else _files(path)
+    parquet = [entry for entry in found if has_suffix(entry.name, SUFFIXES["parquet"])]
+    others = [entry.name for entry in found if entry not in parquet and Path(entry.name).name not in SAME_ROWS]
     if parquet and others:
-        named = ", ".join(others[:NAMED])
-        raise UserError(
-            f"{path} holds Parquet, which is read, and {named} beside it: put these into a folder of their own"
-        )
+        raise UserError(f"{path} holds Parquet, which is read, and {', '.join(others[:NAMED])} beside it: move these")
     if path.is_file() and not found:
         raise UserError(f"{path} is neither Parquet nor JSONL: documents are read from these")
-    folder = path if path.is_dir() else path.parent
-    entries = [FileEntry(str(file), file.relative_to(folder).as_posix(), 0, "") for file in parquet or found]
     source = RowSource(name="rows", kind="parquet" if parquet else "jsonl", path=str(path))
-    yield from read_files(source, entries, Counter())
+    yield from read_files(source, parquet or found, Counter())
 
 
 def traces(document: Document) -> set[str]:
@@ -235,14 +225,12 @@ def _unfiltered(run: Run) -> Iterator[Document]:
 
 def held_out_ids(run: Run) -> set[str]:
     """Ids of validation and test, of what dedup found similar to one of them, and of the duplicates of either."""
-    held_out: set[str] = set()
-    for part in side_by_side(dataclasses.replace(run, limit=None)):
-        for batch in batches(part, [], {"split": None}):
-            held_out.update(batch.filter(pl.col("split").is_in(["validation", "test"]))["id"])
+    split = pl.concat(pl.read_parquet(path, columns=["id", "split"]) for path in list_parts(run.folder("split")))
+    held_out = set(split.filter(pl.col("split").is_in(["validation", "test"]))["id"])
     if run.folder("dedup").is_dir():
         edges = sorted((run.folder("dedup") / "edges").glob("*.parquet"))
         pairs = [pair for path in edges for pair in pl.read_parquet(path, columns=["id_a", "id_b"]).iter_rows()]
-        held_out |= {other for a, b in pairs for one, other in ((a, b), (b, a)) if one in held_out}
+        held_out |= {b for a, b in pairs if a in held_out} | {a for a, b in pairs if b in held_out}
         rows = [pl.read_parquet(path, columns=["id", "duplicate_of"]) for path in list_parts(run.folder("dedup"))]
         duplicate_of = dict(pl.concat(rows).drop_nulls().iter_rows())
         while more := {one for one, other in duplicate_of.items() if other in held_out} - held_out:

@@ -299,9 +299,9 @@ def test_golden(project: Path, tokenizer, tmp_path: Path):
     found = [
         one[name]["adapted"][score] for name in ("pinned-en", "pinned-talk") for score in ("bits_per_byte", "chrf")
     ]
-    assert train.evaluate.VERSION == 3
+    assert train.evaluate.VERSION == 4
     assert found == pytest.approx(GOLDEN, abs=0.01), "meant? then raise VERSION in train/evaluate.py, put these here"
-    assert one["pinned-en"]["fingerprint"] == "51af2a5175e8b170", "meant? then raise VERSION, put this here"
+    assert one["pinned-en"]["fingerprint"] == "ab50cd9ac6502e66", "meant? then raise VERSION, put this here"
 
 
 GOLDEN = [2.0248, 4.3165, 1.4538, 2.0080]
@@ -383,6 +383,27 @@ def test_a_dialogue_that_no_template_takes_is_its_text(tokenizer):
     for example in (Example("d", "read a file", messages), Example("d", "read a file")):
         found = question(tokenizer, example, 64, 6)
         assert (found.prompt, found.reference, found.answered) == ("read a", " file", False)
+
+
+@pytest.mark.parametrize("mark", ["<|eos|>", "<|bos|>"])
+def test_no_special_token_comes_from_what_is_scored(model, tokenizer, mark: str, monkeypatch: pytest.MonkeyPatch):
+    """The chat template's own marks stay, the strings of them in texts, prompts and answers are text."""
+    marks, written = tokenizer.convert_tokens_to_ids(["<|bos|>", "<|eos|>"]), f"read {mark} a file"
+    messages = [{"role": "user", "content": written}, {"role": "assistant", "content": f"{mark} {mark}"}]
+    ids = tokenizer(written, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert not {*marks} & {*ids}
+    asked = Example("t", "", messages, by_template=True)
+    monkeypatch.setattr(tokenizer, "chat_template", None)
+    assert question(tokenizer, asked, 64, 6).ids == [start_token(tokenizer), *ids]
+    monkeypatch.undo()
+    whole = question(tokenizer, asked, 64, 6)
+    assert whole.prompt == f"<|bos|>user\n{written}<|eos|>\n<|bos|>assistant\n" and whole.reference == f"{mark} {mark}"
+    assert [token for token in whole.ids if token in marks] == [marks[0], marks[1], marks[0]]
+    ids = [start_token(tokenizer), *ids]
+    with torch.no_grad():
+        losses = -torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0, :-1], -1)
+    expected = [losses[place, token].item() for place, token in enumerate(ids[1:])]
+    assert [nats for nats, _ in token_scores(model, tokenizer, [written], 64)[0]] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_long_prompt_keeps_its_end(tokenizer):

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import train.export
 from corpus.errors import StageError, UserError
 from train.export import export, model_card, plain
-from train.finetune import attach_adapter
+from train.adapter import attach_adapter
 from train.models import load_model
 
 

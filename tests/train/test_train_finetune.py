@@ -24,9 +24,9 @@ import train.finetune
 from corpus.errors import StageError, UserError
 from corpus.stage import Metrics, Run, execute
 from train.adapter import attach_adapter, typed
-from train.finetune import Task, _tasks, draw_rows, rows_at_once
+from train.finetune import Task, _tasks, rows_at_once
 from train.models import load_finetuned, load_model, prepare_torch
-from train.rows import collate
+from train.rows import COLUMNS, collate, draw_rows
 from train.trainer import LabelTrainer
 
 
@@ -430,7 +430,7 @@ def test_an_overflow_stops_it_and_its_rows_are_kept(project: Path, pack: Path, t
     rows = load_from_disk(str(pack / "train"))
     order = draw_rows({"train": len(rows)}, {}, 40, task.settings.seed)[4:6]  # of the third step
     expected = [rows[int(number)] for number in order]
-    assert saved["rows"] == [{name: row[name] for name in train.finetune.COLUMNS} for row in expected]
+    assert saved["rows"] == [{name: row[name] for name in COLUMNS} for row in expected]
     assert saved["step"] == 3 and saved["grad_norm"] in ("nan", "inf")
 
 

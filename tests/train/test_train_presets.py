@@ -58,10 +58,10 @@ def test_missing_sections_are_written(tmp_path: Path) -> None:
     assert "workers: 1  # mine" in (tmp_path / "params.yaml").read_text()
 
 
-def test_the_list_has_a_line_each_and_an_unknown_name_a_neighbour(params: Path) -> None:
+def test_the_list_has_a_line_each_and_an_unknown_name_shows_the_names(params: Path) -> None:
     lines = apply_preset(None, params).splitlines()
     assert [line.split()[0] for line in lines] == NAMES
-    with pytest.raises(UserError, match="did you mean deepseek-7b-24gb"):
+    with pytest.raises(UserError, match=r"'deepseek' is unknown: there are deepseek-7b-24gb"):
         apply_preset("deepseek", params)
 
 
