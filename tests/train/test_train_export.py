@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train.export
 from corpus.errors import StageError, UserError
-from train.export import export, model_card, plain
 from train.adapter import attach_adapter
+from train.export import export, model_card, plain
 from train.models import load_model
 
 
