@@ -29,7 +29,7 @@ from train.models import device, load_model, load_tokenizer, precision_of, prepa
 from train.rows import draw_rows, load_pack
 
 READS = ()
-VERSION = 4
+VERSION = 5
 
 PACKS = {"adapted": "train", "control": "control"}  # the models, and what each is trained on
 VALIDATION_ROWS = 64  # drawn by finetune.seed: enough to choose by, cheap enough to ask often
