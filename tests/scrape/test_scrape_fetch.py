@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import ipaddress
 import socket
 import sqlite3
 import time
@@ -313,10 +314,12 @@ def test_a_proxy_of_the_environment_is_asked_but_not_for_private_addresses(
 
 
 @given(st.ip_addresses())
-@example(__import__("ipaddress").ip_address("2002:7f00:1::"))
+@example(ipaddress.ip_address("2002:7f00:1::"))
+@example(ipaddress.ip_address("2002:100::"))
 def test_only_addresses_of_the_open_internet_are_public(address: Any) -> None:
     if is_public(str(address)):
-        assert address.is_global
+        reached = getattr(address, "sixtofour", None) or address  # Pythons differ in whether 6to4 itself is global
+        assert reached.is_global
         assert not address.is_multicast
     if address.version == 4:
         assert is_public(f"::ffff:{address}") == is_public(str(address))
