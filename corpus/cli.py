@@ -235,7 +235,7 @@ def stage_module(name: str) -> Stage:
 
 
 def summary(run: Run, metrics: Metrics) -> str:
-    """One line: what came in, what became of it, where it is."""
+    """A line: what came in, what became of it, where it is; and one for each thing to know before going on."""
     rows = metrics["rows"]
     parts = [f"{rows['in']:,} in"]
     if rows["generated"]:
@@ -243,7 +243,8 @@ def summary(run: Run, metrics: Metrics) -> str:
     parts += [f"{rows['kept']:,} kept", f"{rows['dropped']:,} dropped"]
     reasons = sorted(metrics.get("dropped_by_reason", {}).items(), key=lambda item: -item[1])[:3]
     named = ", ".join(f"{reason} {count:,}" for reason, count in reasons if count)
-    return f"{run.stage}: {', '.join(parts)}{f' ({named})' if named else ''} → {run.output}"
+    line = f"{run.stage}: {', '.join(parts)}{f' ({named})' if named else ''} → {run.output}"
+    return "\n".join([line, *(f"  note: {note}" for note in metrics.get("notes", []))])
 
 
 def guarded(action: Callable[[], None]) -> int:

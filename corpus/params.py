@@ -6,13 +6,13 @@ import datetime
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from corpus.errors import UserError
-from corpus.sources import AnySource, Name, Positive, Regex, Section
+from corpus.sources import AnySource, Location, Name, Positive, Regex, Section
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch take
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -194,10 +194,22 @@ class Filter(Section):
     bounds: dict[str, dict[str, Bound | None]] = {}  # language, signal: replaces that side of the profile's; null: off
 
 
+class TestSet(Section):
+    """Rows that are tested on somewhere, and must therefore not be learned."""
+
+    __test__: ClassVar[bool] = False  # for pytest
+
+    path: Location  # a file, a folder, or a pattern with *
+    kind: Literal["jsonl", "parquet", "csv", "text"] = "jsonl"
+    fields: list[str] = []  # that hold its text; empty: `text`, or a dialogue
+
+
 class Split(Section):
     train: Fraction = 0.7
     validation: Fraction = 0.1
     test: Fraction = 0.2
+    group_by: list[str] = []  # what else keeps documents together: host, a column, or a key of meta
+    test_sets: dict[str, TestSet] = {}  # by name; the pinned sets in data/evaluation are guarded in any case
     seed: Seed = 0
 
     @model_validator(mode="after")

@@ -39,6 +39,8 @@ REASONS: dict[str, str] = {
     "clean.pii": "personal data was found and clean.pii is drop",
     "dedup.exact": "the normalised text equals that of a kept document",
     "dedup.near": "the exact Jaccard similarity to a kept document reaches dedup.threshold",
+    "split.contaminated": "it holds 13 words in a row of a test set",
+    "split.bridge": "it resembles earlier documents on two sides, which would meet in it",
     "augment.unchanged": "the generated text equals its parent",
     "augment.numbers": "numbers, URLs or placeholders of the parent were lost, changed or added",
     "augment.length": "the length differs too much from the parent's",

@@ -224,9 +224,11 @@ def _unfiltered(run: Run) -> Iterator[Document]:
 
 
 def held_out_ids(run: Run) -> set[str]:
-    """Ids of validation and test, of what dedup found similar to one of them, and of the duplicates of either."""
-    split = pl.concat(pl.read_parquet(path, columns=["id", "split"]) for path in list_parts(run.folder("split")))
-    held_out = set(split.filter(pl.col("split").is_in(["validation", "test"]))["id"])
+    """Ids of validation and test, of what split dropped, of what dedup found similar to one, and of all duplicates."""
+    split = pl.concat(
+        pl.read_parquet(path, columns=["id", "split", "kept"]) for path in list_parts(run.folder("split"))
+    )
+    held_out = set(split.filter(pl.col("split").is_in(["validation", "test"]) | ~pl.col("kept"))["id"])
     if run.folder("dedup").is_dir():
         edges = sorted((run.folder("dedup") / "edges").glob("*.parquet"))
         pairs = [pair for path in edges for pair in pl.read_parquet(path, columns=["id_a", "id_b"]).iter_rows()]

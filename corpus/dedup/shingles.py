@@ -35,20 +35,24 @@ class Permutations(NamedTuple):
     summands: npt.NDArray[np.uint32]
 
 
-def shingle_sets(tokens: Tokens, ngram: int) -> Shingles:
-    """The distinct shingles of `ngram` tokens of each document; none where it has fewer tokens.
+def shingle_sets(tokens: Tokens, ngram: int, short: bool = False) -> Shingles:
+    """The distinct shingles of `ngram` tokens of each document; of one with fewer none, or if `short` all as one.
 
     >>> import pyarrow as pa
     >>> from corpus.text.tokens import Texts, tokenise
     >>> texts = Texts.of(pa.array(["One, TWO: three four", "one two three", "增量备份。", "one two"]))
     >>> shingle_sets(tokenise(texts), 3).offsets.tolist()
     [0, 2, 3, 5, 5]
+    >>> shingle_sets(tokenise(texts), 3, short=True).offsets.tolist()
+    [0, 2, 3, 5, 6]
     """
-    counts = np.maximum(np.diff(tokens.offsets) - ngram + 1, 0)
+    lengths = np.minimum(np.diff(tokens.offsets), ngram) if short else np.full(len(tokens.offsets) - 1, ngram)
+    counts = np.where(lengths > 0, np.maximum(np.diff(tokens.offsets) - lengths + 1, 0), 0)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     hashes = np.empty(offsets[-1], np.uint64)
-    for first, start, end in zip(tokens.offsets.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), strict=False):
-        _hash_shingles(tokens.hashes, first, ngram, hashes[start:end])
+    places = (tokens.offsets[:-1], lengths, offsets[:-1], offsets[1:])
+    for first, length, start, end in zip(*(each.tolist() for each in places), strict=True):
+        _hash_shingles(tokens.hashes, first, length, hashes[start:end])
         hashes[start:end].sort()  # numpy's sort is vectorised, numba's is not
     return Shingles(hashes[: _drop_repeated(hashes, offsets)], offsets)
 

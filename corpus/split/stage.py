@@ -1,77 +1,148 @@
-"""Train, validation and test: similar documents never on both sides, and old documents stay when others come.
+"""split: train, validation and test, so that nothing of one is learned from the other, and nothing moves later.
 
-Groups are the connected components of kept documents over dedup's edges and equal texts. A hash of the seed and the
-group's name, its smallest id, says into which split the whole group goes; so only a new document that is similar to an
-old one, and has a smaller id or joins two groups, can move it.
+Documents that belong together make a group, and a group goes to one side: by equal texts, dedup's edges, short texts
+that resemble each other, 13-grams that one holds of the other, shared turns of dialogues, parents, and what
+`split.group_by` names. What holds something of a test set is dropped, and so is a document of a later batch that would
+join two sides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from corpus.documents import list_parts, open_part, to_arrow, write_table
+from corpus.documents import to_arrow, write_table
 from corpus.errors import UserError
+from corpus.executor import run_tasks
 from corpus.params import Split
-from corpus.split.groups import assign, group_by_edges
-from corpus.stage import Metrics, Part, Run, batches, count_rows, side_by_side
-from corpus.text.exact import exact_key
+from corpus.split import grams, similar
+from corpus.split.contamination import Contaminated, TestRows, find_contaminated, grams_of, read_test_sets
+from corpus.split.grams import Numbers
+from corpus.split.groups import BRIDGE, Pairs, Placed, place
+from corpus.split.traces import HOST, trace_part
+from corpus.stage import Metrics, Part, Run, batches, count_rows, map_parts, side_by_side
+from corpus.text.buffers import Texts
+from corpus.text.tokens import SHINGLE_VIEW
 
 READS = ("clean", "filter")
-VERSION = 1
+VERSION = 2
+
+SIDES = ("train", "validation", "test")
+CONTAMINATED, BRIDGED = "split.contaminated", "split.bridge"
 
 
 def run(run: Run) -> Metrics:
-    """Annotate documents with kept, split and group, all null where a stage before had dropped them.
+    """Annotate documents with kept, reasons, split, group and evidence, all null where a stage before had dropped them.
 
-    Memory: id, length and key of each document, no text. Edges come from data/dedup, or with --input from a folder
-    given there that has `edges/` (named before the filter's, whose `kept` counts); without any, equal texts alone make
-    groups.
+    `group` is the id of the document that a group is named after; a dropped document has neither split nor group, and
+    `evidence` says why. Edges come from data/dedup, or with --input from a folder given there that has `edges/` (named
+    before the filter's, whose `kept` counts). Memory: about 1.5 kB a document, no text.
     """
+    params = run.params.split
     parts = side_by_side(run)
-    documents = pl.concat(
-        [_read_part(part).with_columns(part=pl.lit(number)) for number, part in enumerate(parts)],
-        how="vertical_relaxed",
+    with tempfile.TemporaryDirectory(dir=run.output) as folder:
+        scratch = Path(folder)
+        traces = _read_traces(run, parts, scratch)
+        tests = read_test_sets(run.data / "evaluation", params.test_sets)
+        kept = traces.filter("kept").sort("batch", "id")
+        held, contamination = _look_up_grams(run, parts, kept, tests, scratch)
+    contaminated = find_contaminated(*contamination, tests.table, kept["batch"].to_numpy())
+    pairs = _pairs(run, kept, held)
+    clean = np.setdiff1d(np.arange(kept.height), contaminated.documents)
+    placed = _place(kept, clean, pairs.values(), params)
+    decided = _decide(kept, clean, placed, contaminated, tests)
+    _write(run, parts, traces, decided)
+    return _measure(decided, pairs, tests, params)
+
+
+def _read_traces(run: Run, parts: list[Part], scratch: Path) -> pl.DataFrame:
+    """The traces of all documents, whether each is kept, and its `place` in the order of parts.
+
+    Raises UserError for a column of split.group_by that no document has.
+    """
+    folder = scratch / "traces"
+    folder.mkdir()
+    group_by = run.params.split.group_by
+    texts_only = [dataclasses.replace(part, files=part.files[:1]) for part in parts]
+    function = functools.partial(trace_part, group_by)
+    found = map_parts(
+        dataclasses.replace(run, output=folder), texts_only, function, VERSION, str(SHINGLE_VIEW), *group_by
     )
-    kept = documents.filter("kept")
-    edges = [*_equal_texts(kept), *_edges(_edge_folder(run), set(kept["id"]))]
-    groups = group_by_edges(kept["id"], edges)
-    splits, moved = assign(set(groups.values()), _ratios(run.params.split), run.params.split.seed)
-
-    group = pl.Series("group", [groups.get(one) for one in documents["id"]], pl.String)
-    split = pl.Series("split", [None if name is None else splits[name] for name in group], pl.String)
-    # What a stage before dropped is not judged here.
-    judged = pl.when(pl.col("kept")).then(True).alias("kept")
-    annotated = documents.with_columns(judged, split, group)
-    for number, part in enumerate(parts):
-        columns = annotated.filter(pl.col("part") == number).select("id", "kept", "split", "group")
-        write_table(to_arrow(columns), run.output / part.name)
-    return {**count_rows(rows_in=kept.height, dropped={}), "splits": _count(annotated), "moved_groups": moved}
+    for name in group_by:
+        if not any(metrics["group_by"][name] for metrics in found):
+            known = f"{HOST}, a column of the documents, or what their source's rows have beside the text"
+            raise UserError(f"split.group_by: no document has {name}: name {known}")
+    kept = [batch["kept"].fill_null(False) for part in parts for batch in batches(part, ["id"], {"kept": True})]
+    return pl.concat(pl.read_parquet(folder / part.name) for part in parts).with_columns(
+        kept=pl.concat(kept).cast(pl.Boolean), place=pl.int_range(pl.len())
+    )
 
 
-def _ratios(params: Split) -> dict[str, float]:
-    return {"train": params.train, "validation": params.validation, "test": params.test}
+# ---- 13-grams --------------------------------------------------------------------------------------------------------
 
 
-def _read_part(part: Part) -> pl.DataFrame:
-    """id, kept, lang, n_chars and the exact key of each document of a part."""
-    frames = []
-    for batch in batches(part, ["text"], {"kept": True, "lang": "und"}):
-        text = batch["text"].cast(pl.String).fill_null("")
-        keys = pl.Series("exact", [exact_key(one) for one in text], pl.Binary)
-        kept = batch["kept"].fill_null(False)
-        frames.append(
-            batch.select("id", pl.col("lang").fill_null("und")).with_columns(kept, keys, n_chars=text.str.len_chars())
-        )
-    return pl.concat(frames, how="vertical_relaxed")
+def _look_up_grams(
+    run: Run, parts: list[Part], kept: pl.DataFrame, tests: TestRows, scratch: Path
+) -> tuple[Pairs, tuple[Numbers, Numbers]]:
+    """Who of the kept documents holds another, and who holds which 13-gram of the test sets."""
+    sizes = kept["sketch"].list.len().to_numpy().astype(np.int64)
+    table = similar.sketch_table(kept["sketch"], kept["grams"], kept["batch"])
+    grams.save(table, scratch, "sketches")
+    grams.save(tests.table, scratch, "tests")
+    np.save(scratch / "sizes.npy", sizes)
+    numbers = np.full(sum(part.rows for part in parts), -1)
+    numbers[kept["place"].to_numpy()] = np.arange(kept.height)
+    np.save(scratch / "numbers.npy", numbers)
+    firsts = np.cumsum([0, *(part.rows for part in parts)]).tolist()
+    tasks = [(part, first) for part, first in zip(parts, firsts, strict=False)]
+    found = {
+        part.name: pairs for (part, _), pairs in run_tasks(functools.partial(_search_part, scratch), tasks, run.workers)
+    }
+    columns = list(zip(*(found[part.name] for part in parts), strict=True))
+    owners, holders, documents, places = (np.concatenate(column) for column in columns)
+    return (owners, holders), (documents, places)
 
 
-def _equal_texts(kept: pl.DataFrame) -> Iterator[tuple[str, str]]:
-    """An edge from each document to the smallest id with the same text."""
-    pairs = kept.filter(pl.col("exact").is_not_null()).select("id", first=pl.col("id").min().over("exact"))
-    yield from pairs.filter(pl.col("id") != pl.col("first")).rows()
+def _search_part(scratch: Path, task: tuple[Part, int]) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """Of one part: pairs of documents of which the second holds the first; documents, and the test grams they hold."""
+    part, first = task
+    sketches, tests = (grams.Finder(grams.load(scratch, name)) for name in ("sketches", "tests"))
+    sizes, numbers = (np.load(scratch / f"{name}.npy", mmap_mode="r") for name in ("sizes", "numbers"))
+    found: list[tuple[Numbers, ...]] = [(np.zeros(0, np.int64),) * 4]
+    for batch in batches(part, ["id", "text"]):
+        own = numbers[first : first + batch.height]
+        first += batch.height
+        texts = batch.filter(pl.Series(own >= 0))["text"]
+        hashes, owners = grams_of(Texts.of(texts.to_arrow()))
+        documents = own[own >= 0][owners]
+        (at, places), (at_tests, test_places) = sketches.find(hashes), tests.find(hashes)
+        pairs = similar.holds(documents[at], places, sketches.table, sizes)
+        found.append((*pairs, documents[at_tests], test_places))
+    owners, holders, documents, test_grams = (np.concatenate(column) for column in zip(*found, strict=True))
+    return owners, holders, documents, test_grams
+
+
+# ---- groups ----------------------------------------------------------------------------------------------------------
+
+
+def _pairs(run: Run, kept: pl.DataFrame, held: Pairs) -> dict[str, Pairs]:
+    """Pairs of kept documents by what connects them."""
+    pairs = {
+        "equal": similar.equal_in(kept["keys"]),
+        "turns": similar.equal_turns(kept["turns"], kept["batch"]),
+        "short": similar.alike_when_short(kept["shingles"]),
+        "contained": held,
+    }
+    folder = _edge_folder(run)
+    if folder:
+        pairs["similar"] = similar.edges_of(folder, kept["id"])
+    return pairs
 
 
 def _edge_folder(run: Run) -> Path | None:
@@ -87,23 +158,120 @@ def _edge_folder(run: Run) -> Path | None:
     return folder
 
 
-def _edges(folder: Path | None, ids: set[str]) -> Iterator[tuple[str, str]]:
-    """The edges between kept documents."""
-    for path in list_parts(folder) if folder else []:
-        for batch in open_part(path).iter_batches(columns=["id_a", "id_b"]):
-            pairs = zip(batch["id_a"].to_pylist(), batch["id_b"].to_pylist(), strict=True)
-            yield from ((left, right) for left, right in pairs if left in ids and right in ids)
+def _place(kept: pl.DataFrame, clean: Numbers, pairs: Iterable[Pairs], params: Split) -> Placed:
+    """Place some of the documents. Raises UserError where they are all one group."""
+    number = np.full(kept.height, -1)
+    number[clean] = np.arange(len(clean))
+    left, right = (number[np.concatenate(ends)] for ends in zip(*pairs, strict=True))
+    both = (left >= 0) & (right >= 0)
+    documents = kept[clean]
+    ratios = (params.train, params.validation, params.test)
+    placed = place(
+        documents["id"].to_list(),
+        documents["batch"].to_numpy().astype(np.int64),
+        (left[both], right[both]),
+        ratios,
+        params.seed,
+    )
+    if len(np.unique(placed.groups)) == 1 and sum(ratio > 0 for ratio in ratios) > 1:
+        many = f"all {len(clean):,} documents are one group" if len(clean) > 1 else "there is only one document"
+        raise UserError(
+            f"split: {many}, which cannot be divided: give more documents, fewer split.group_by, "
+            "or a higher dedup.edge_threshold"
+        )
+    return placed
 
 
-def _count(annotated: pl.DataFrame) -> Metrics:
-    """Documents, characters and groups of each split, in all and by language."""
+def _decide(
+    kept: pl.DataFrame, clean: Numbers, placed: Placed, contaminated: Contaminated, tests: TestRows
+) -> pl.DataFrame:
+    """The kept documents with split, group, reason and evidence."""
+    ids = kept["id"]
+    side, group = np.full(kept.height, BRIDGE), np.full(kept.height, -1)
+    side[clean], group[clean] = placed.sides, clean[placed.groups]
+    reason: dict[int, str] = {}
+    evidence: dict[int, str] = {}
+    for document, row in zip(contaminated.documents.tolist(), contaminated.rows.tolist(), strict=True):
+        reason[document], evidence[document] = CONTAMINATED, f"{tests.sets[row]}: {tests.ids[row]}"
+    for bridge, others in placed.bridged.items():
+        joined = [f"{ids[int(clean[other])]} ({SIDES[placed.sides[other]]})" for other in others]
+        reason[int(clean[bridge])], evidence[int(clean[bridge])] = BRIDGED, ", ".join(joined)
+    stays = pl.Series(side >= 0)
+    return kept.with_columns(
+        reason=pl.Series([reason.get(number) for number in range(kept.height)], dtype=pl.String),
+        evidence=pl.Series([evidence.get(number) for number in range(kept.height)], dtype=pl.String),
+        split=pl.Series(np.array([*SIDES, None, None], object)[side].tolist(), dtype=pl.String),
+        group=pl.select(pl.when(stays).then(ids.gather(np.maximum(group, 0)))).to_series(),
+    )
+
+
+def _write(run: Run, parts: list[Part], traces: pl.DataFrame, decided: pl.DataFrame) -> None:
+    columns = decided.select(
+        "id",
+        kept=pl.col("reason").is_null(),
+        reasons=pl.concat_list("reason").list.drop_nulls(),
+        split="split",
+        group="group",
+        evidence="evidence",
+    )
+    annotated = traces.select("id").join(columns, on="id", how="left", maintain_order="left")
+    first = 0
+    for part in parts:
+        write_table(to_arrow(annotated.slice(first, part.rows)), run.output / part.name)
+        first += part.rows
+
+
+# ---- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def _measure(decided: pl.DataFrame, pairs: dict[str, Pairs], tests: TestRows, params: Split) -> Metrics:
+    """Counts by split, the largest group, what connected how many pairs, and test rows and documents that held some."""
+    reasons = {reason: decided.filter(pl.col("reason") == reason).height for reason in (CONTAMINATED, BRIDGED)}
+    groups = decided["group"].drop_nulls().value_counts()["count"]
+    by_set = {name: {"rows": tests.sets.count(name), "documents": 0} for name in dict.fromkeys(tests.sets)}
+    found = decided.filter(pl.col("reason") == CONTAMINATED)["evidence"].str.split(": ").list.first()
+    for name, count in found.value_counts().iter_rows():
+        by_set[name]["documents"] = count
+    return {
+        **count_rows(rows_in=decided.height, dropped={reason: count for reason, count in reasons.items() if count}),
+        "splits": _count(decided),
+        "groups": {"all": len(groups), "largest": groups.max() or 0, "alone": (groups == 1).sum()},
+        "pairs": {kind: len(left) for kind, (left, _) in pairs.items()},
+        "test_sets": by_set,
+        "notes": [_shares(decided), *_absent_labels(decided, params)],
+    }
+
+
+def _shares(decided: pl.DataFrame) -> str:
+    placed = decided.filter(pl.col("split").is_not_null())
+    counts = {side: placed.filter(pl.col("split") == side).height for side in SIDES}
+    parts = [f"{side} {count:,} ({count / max(1, placed.height):.1%})" for side, count in counts.items()]
+    return f"{', '.join(parts)} in {placed['group'].n_unique():,} groups"
+
+
+def _count(decided: pl.DataFrame) -> Metrics:
+    """Documents, their share, characters and groups of each split, in all, by language and by label."""
+    total = decided["split"].count()
 
     def measure(rows: pl.DataFrame) -> Metrics:
         return {"documents": rows.height, "characters": rows["n_chars"].sum(), "groups": rows["group"].n_unique()}
 
     counts: Metrics = {}
-    for name in ("train", "validation", "test"):
-        rows = annotated.filter(pl.col("split") == name)
-        languages = {lang: measure(rows.filter(pl.col("lang") == lang)) for lang in rows["lang"].unique().sort()}
-        counts[name] = {**measure(rows), "languages": languages}
+    for name in SIDES:
+        rows = decided.filter(pl.col("split") == name)
+        languages = {lang: measure(own) for (lang,), own in sorted(rows.partition_by("lang", as_dict=True).items())}
+        labels = dict(sorted(rows["label"].drop_nulls().value_counts().iter_rows()))
+        counts[name] = {**measure(rows), "share": rows.height / total, "languages": languages, "labels": labels}
     return counts
+
+
+def _absent_labels(decided: pl.DataFrame, params: Split) -> Iterator[str]:
+    """A sentence for each label that a side lacks."""
+    placed = decided.filter(pl.col("split").is_not_null(), pl.col("label").is_not_null())
+    for (label,), rows in sorted(placed.partition_by("label", as_dict=True).items()):
+        absent = [side for side in SIDES if getattr(params, side) > 0 and side not in rows["split"]]
+        if absent:
+            yield (
+                f"label {label!r} is in no document of {' and '.join(absent)}: it has {rows.height:,} documents in "
+                f"{rows['group'].n_unique():,} groups"
+            )

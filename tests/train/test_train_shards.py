@@ -159,6 +159,9 @@ def test_copies_of_held_out_documents_are_held_out(tmp_path: Path):
     write_table(to_arrow(pl.DataFrame({"id": [*of], "duplicate_of": [*of.values()]})), folder / "part-a.parquet")
     edges = pl.DataFrame({"id_a": ["en-04", "en-00"], "id_b": ["en-06", "en-01"], "similarity": [0.5, 0.5]})
     write_table(to_arrow(edges), folder / "edges" / "part-00000.parquet")
+    split = pl.read_parquet(tmp_path / "data" / "split" / "*.parquet")
+    dropped = split.with_columns(kept=pl.col("kept") & (pl.col("id") != "en-02"))
+    write_table(to_arrow(dropped), next((tmp_path / "data" / "split").glob("*.parquet")))
     held_out = held_out_ids(make_run("pack", tmp_path))
-    assert {"en-03", "en-05", "en-11", "en-04", "en-06"} <= held_out
+    assert {"en-02", "en-03", "en-05", "en-11", "en-04", "en-06"} <= held_out
     assert not held_out & {"en-17", "en-00", "en-01"}

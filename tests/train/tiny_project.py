@@ -94,7 +94,8 @@ def write_sources(project: Path) -> None:
     for folder in ("clean", "split", "shard/train", "shard/validation", "shard/test"):
         (data / folder).mkdir(parents=True, exist_ok=True)
     write_table(to_arrow(frame.drop("split")), data / "clean" / "part-tiny-0-00000.parquet")
-    write_table(to_arrow(frame.select("id", "split")), data / "split" / "part-tiny-0-00000.parquet")
+    kept = pl.when(pl.col("split").is_not_null()).then(True).alias("kept")
+    write_table(to_arrow(frame.select("id", kept, "split")), data / "split" / "part-tiny-0-00000.parquet")
     for split in ("train", "validation", "test"):
         kept = frame.filter(pl.col("split") == split).drop("split").with_columns(chunk=pl.lit(None, pl.Int32))
         write_table(to_arrow(kept), data / "shard" / split / "part-00000.parquet")

@@ -1,0 +1,90 @@
+"""Pairs of documents that belong together: equal in something, or one inside the other.
+
+Numbers are rows of a table in the order of batches. Where not all pairs of a group are needed to hold it together, the
+older documents hold it: those of a later batch never decide whether old ones are connected.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from corpus.documents import list_parts, open_part
+from corpus.split.grams import GramTable, Numbers, expand, gram_table
+from corpus.split.groups import Pairs
+from corpus.split.short import similar_short
+
+SIMILAR = 0.4  # Jaccard similarity of short documents; below 0.5, since other tools cut words in other places
+CONTAINED = 0.35  # of the sketch of a document that another holds; one in 10,000 of those that hold half is missed
+OWNERS = 8  # of a 13-gram that its holders are compared with: the shortest documents, to which all others lead
+MOST_DIALOGUES = 0.01  # a turn in more of them is a label or a greeting
+FEW_DIALOGUES = 5  # and at least in so many
+
+
+def equal_in(keys: pl.Series) -> Pairs:
+    """Each document with the first one that has the same key."""
+    return _to_first(pl.DataFrame({"document": np.arange(len(keys)), "key": keys}).explode("key").drop_nulls())
+
+
+def equal_turns(turns: pl.Series, batches: pl.Series) -> Pairs:
+    """The same of the turns of dialogues, but for those that many dialogues of this batch and those before share."""
+    rows = pl.DataFrame({"document": np.arange(len(turns)), "batch": batches, "key": turns})
+    rows = rows.explode("key").drop_nulls().unique()
+    dialogues = rows.group_by("batch").agg(dialogues=pl.col("document").n_unique()).sort("batch")
+    sharing = rows.group_by("key", "batch").agg(sharing=pl.len()).sort("batch")
+    few = (
+        sharing.with_columns(pl.col("sharing").cum_sum().over("key"))
+        .join(dialogues.with_columns(pl.col("dialogues").cum_sum()), on="batch")
+        .filter(pl.col("sharing") <= pl.max_horizontal(FEW_DIALOGUES, MOST_DIALOGUES * pl.col("dialogues")))
+    )
+    return _to_first(rows.join(few, on=["key", "batch"], how="semi"))
+
+
+def _to_first(rows: pl.DataFrame) -> Pairs:
+    pairs = rows.with_columns(first=pl.col("document").min().over("key")).filter(pl.col("first") != pl.col("document"))
+    return pairs["first"].to_numpy(), pairs["document"].to_numpy()
+
+
+def alike_when_short(shingles: pl.Series) -> Pairs:
+    """Pairs of short documents, given the shingles of each, that reach SIMILAR; enough of them to connect all."""
+    sizes = shingles.list.len().to_numpy().astype(np.int64)
+    short = np.flatnonzero(sizes)
+    hashes = shingles.explode(empty_as_null=False, keep_nulls=False).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(sizes[short])])
+    left, right = similar_short(hashes.copy(), offsets, SIMILAR)
+    return short[left], short[right]
+
+
+def sketch_table(sketches: pl.Series, grams: pl.Series, batches: pl.Series) -> GramTable:
+    """The documents in whose sketch a 13-gram is: of many the OWNERS of the first batch that have the fewest."""
+    sizes = sketches.list.len().to_numpy().astype(np.int64)
+    by_size = np.lexsort((grams.to_numpy(), batches.to_numpy()))
+    place = np.empty(len(by_size), np.int64)
+    place[by_size] = np.arange(len(by_size))
+    hashes = sketches.explode(empty_as_null=False, keep_nulls=False).to_numpy()
+    table = gram_table(hashes, np.repeat(place, sizes), most=OWNERS)
+    return table._replace(owners=by_size[table.owners])
+
+
+def holds(documents: Numbers, places: Numbers, table: GramTable, sketch_sizes: Numbers) -> Pairs:
+    """Pairs of a document and another that holds CONTAINED of its sketch, given who holds which 13-gram, each once."""
+    index, owners = expand(table, places)
+    others = documents[index] != owners
+    pairs, counts = np.unique(np.stack([owners[others], documents[index][others]]), axis=1, return_counts=True)
+    enough = counts >= CONTAINED * sketch_sizes[pairs[0]]
+    return pairs[0, enough], pairs[1, enough]
+
+
+def edges_of(folder: Path, ids: pl.Series) -> Pairs:
+    """The pairs in a folder of `id_a`, `id_b`, by their places among `ids`; those of others are left out."""
+    number = pl.DataFrame({"id": ids, "number": np.arange(len(ids))})
+    found = [np.zeros((0, 2), np.int64)]
+    for path in list_parts(folder):
+        for batch in open_part(path).iter_batches(columns=["id_a", "id_b"]):
+            one, other = (number.rename({"id": name, "number": f"number_{name}"}) for name in ("id_a", "id_b"))
+            known = pl.DataFrame(batch).join(one, on="id_a").join(other, on="id_b")
+            found.append(known.select("number_id_a", "number_id_b").to_numpy())
+    left, right = np.concatenate(found).T
+    return left, right
