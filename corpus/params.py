@@ -220,17 +220,55 @@ class Split(Section):
         return self
 
 
-class BackTranslation(Section):
-    """Two translation models (folders or hub names), there and back."""
+class Endpoint(Section):
+    """A server that speaks OpenAI's chat completions."""
 
-    forward: str
+    url: Annotated[str, Field(pattern=r"^https?://")]  # with the path up to /chat/completions: http://127.0.0.1:8000/v1
+    key: str | None = None  # the environment variable that holds the key
+    timeout_s: Annotated[float, Field(gt=0)] = 120  # for an answer
+    tries: Annotated[int, Field(ge=1, le=10)] = 3
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 4  # requests at a time, of each worker
+
+
+class BackTranslation(Section):
+    """Two translation models, there and back."""
+
+    forward: str  # a folder, or a name on the hub with its revision: owner/name@revision; of an endpoint its model
     backward: str
+    # The document's language and the other one, as models of many languages call them: [eng_Latn, zho_Hans] for NLLB,
+    # [en, zh] for M2M100; for an endpoint [English, Chinese].
+    languages: tuple[str, str] | None = None
+    engine: Literal["ctranslate2", "transformers"] = "ctranslate2"
+    beams: Positive = 4
+    endpoint: Endpoint | None = None  # asked in place of models here
+    max_tokens: Positive = 512  # of an endpoint's answer, which is one sentence
+
+    @model_validator(mode="after")
+    def _endpoint_knows_its_languages(self) -> BackTranslation:
+        if self.endpoint and not self.languages:
+            raise ValueError("an endpoint is told what to translate: add languages, such as [English, Chinese]")
+        return self
+
+
+Band = Annotated[tuple[float, float], Field(description="least and most")]
+
+
+class Gates(Section):
+    """What a generated text must keep of its parent to stay."""
+
+    length: Band = (0.67, 1.5)  # its characters for each of the parent's
+    chrf: Band = (30, 95)  # to the parent, 0 to 100: above is no variation, below the meaning is lost; not for swaps
+    copied: Fraction = 0.5  # of its sentences that may be the parent's; not for swaps
+    entities: Fraction = 1.0  # of the parent's names that must be there
+    repetition: Fraction = 0.1  # of its words that may repeat what stands before them, beyond the parent's
+    perplexity: Annotated[float, Field(gt=0)] = 3.0  # at most so many times the parent's, where there is a model
 
 
 class Augment(Section):
     fraction: Fraction = 0.2  # of the kept train documents
     swaps: Fraction = 0.05  # of the sentences that change places with their neighbour
-    back_translation: dict[str, BackTranslation] = {}  # by language
+    backtranslate: dict[Language, BackTranslation] = {}  # by language
+    gates: Gates = Gates()
     seed: Seed = 0
 
 

@@ -5,25 +5,33 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from corpus.answers import Answers, answers
 from corpus.augment import swap, translation
-from corpus.augment.gates import failed_gates, text_hash
+from corpus.augment.gates import Variant, failed_gates, join_reasons, normalised
+from corpus.augment.surroundings import Surroundings, failed_outside, write_surroundings
 from corpus.augment.translation import RoundTrip
 from corpus.documents import DOCUMENT, document_id, generated_id, part_writer
-from corpus.executor import run_tasks
 from corpus.params import Augment
-from corpus.stage import Metrics, Part, Run, add_metrics, batches, file_digest, map_parts, side_by_side
+from corpus.stage import Metrics, Part, Run, add_metrics, batches, map_parts, side_by_side
 
 READS = ("clean", "split")
-VERSION = 1
+VERSION = 2
 
 GENERATED = DOCUMENT.append(pa.field("kept", pa.bool_())).append(pa.field("reasons", pa.list_(pa.string())))
 DEFAULTS = {"kept": True, "split": "train", **{name: None for name in DOCUMENT.names if name not in ("id", "text")}}
+
+
+class Makers(NamedTuple):
+    """What variants are made with."""
+
+    params: Augment
+    trips: dict[str, RoundTrip]
+    cache: Path
 
 
 def run(run: Run) -> Metrics:
@@ -32,71 +40,57 @@ def run(run: Run) -> Metrics:
     Metrics: `in` counts the documents kept before this stage, which all stay; `by_method` what was generated and kept.
     """
     parts = side_by_side(run)
-    corpus = write_text_hashes(run, parts)
-    trips = translation.round_trips(run.params.augment.back_translation)
-    task = functools.partial(_augment_part, run.params.augment, corpus, trips, run.home / "translations")
+    trips = translation.round_trips(run.params.augment.backtranslate, run.home)
+    around = write_surroundings(run, parts)
+    makers = Makers(run.params.augment, trips, run.home / "answers.sqlite")
+    task = functools.partial(_augment_part, makers, around)
     engines = [f"{language} {trip.engine}" for language, trip in sorted(trips.items())]
-    counted = map_parts(run, parts, task, VERSION, run.params.augment, corpus.stem, *engines)
+    counted = map_parts(run, parts, task, VERSION, run.params.augment, around.fingerprint(), *engines)
     methods = [swap.METHOD, *([translation.METHOD] if trips else [])]
     nothing = {"by_method": {method: {"generated": 0, "kept": 0} for method in methods}}
     return functools.reduce(add_metrics, counted, nothing)
 
 
-def write_text_hashes(run: Run, parts: list[Part]) -> Path:
-    """The sorted hashes of all texts of the corpus, also the dropped ones, in a file named by its content."""
-    found = [hashes for _, hashes in run_tasks(hash_texts, parts, run.workers)]
-    folder = run.home / "augment"
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{document_id(str(run.output.resolve()))}.partial"
-    with partial.open("wb") as file:
-        np.save(file, np.unique(np.concatenate([np.array([], np.uint64), *found])))
-    return partial.replace(folder / f"{file_digest(partial)}.npy")
-
-
-def hash_texts(part: Part) -> np.ndarray:
-    """The hash of each text of a part (uint64)."""
-    hashes = [
-        text_hash(text)
-        for batch in batches(Part(part.name, part.files[:1], part.rows), ["id", "text"])
-        for text in batch["text"]
-    ]
-    return np.array(hashes, np.uint64)
-
-
-def _augment_part(
-    params: Augment, corpus: Path, trips: dict[str, RoundTrip], cache: Path, part: Part, folder: Path
-) -> Metrics:
+def _augment_part(makers: Makers, around: Surroundings, part: Part, folder: Path) -> Metrics:
     """Generate from one part, batch by batch."""
-    hashes = np.load(corpus, mmap_mode="r")
     total: Metrics = {"rows": {"in": 0, "generated": 0, "kept": 0, "dropped": 0}, "dropped_by_reason": {}}
-    with part_writer(GENERATED, folder / part.name) as writer:
+    with part_writer(GENERATED, folder / part.name) as writer, answers(makers.cache) as cache:
         for batch in batches(part, ["id", "text"], DEFAULTS):
-            rows = list(generate(batch, params, hashes, trips, cache))
+            rows = generate(batch, makers, cache, around)
             writer.write_table(pa.Table.from_pylist(rows, GENERATED))
             total = add_metrics(total, count(int(batch["kept"].fill_null(False).sum()), rows))
     return total
 
 
-def generate(
-    batch: pl.DataFrame, params: Augment, corpus: np.ndarray, trips: dict[str, RoundTrip], cache: Path
-) -> Iterator[dict[str, Any]]:
+def generate(batch: pl.DataFrame, makers: Makers, cache: Answers, around: Surroundings) -> list[dict[str, Any]]:
     """The documents generated from a batch: rows of GENERATED, each with the gates it failed."""
-    for parent in chosen(batch, params.fraction, params.seed).iter_rows(named=True):
-        own: set[int] = set()
-        for method, text in variants(parent, params, trips, cache):
-            reasons = failed_gates(parent["text"], text, corpus)
-            if not reasons and text_hash(text) in own:
-                reasons = ["augment.duplicate"]
-            own.add(text_hash(text))
-            yield {
+    made = [
+        (parent, variant)
+        for parent in chosen(batch, makers.params.fraction, makers.params.seed).iter_rows(named=True)
+        for variant in variants(parent, makers, cache)
+    ]
+    gates, languages = makers.params.gates, [parent["lang"] for parent, _ in made]
+    outside = failed_outside([variant for _, variant in made], languages, gates.perplexity, around)
+    own: set[tuple[str, str]] = set()
+    rows = []
+    for (parent, variant), elsewhere in zip(made, outside, strict=True):
+        said = parent["id"], normalised(variant.text)
+        reasons = failed_gates(variant, gates)
+        if reasons != ["augment.unchanged"]:
+            reasons = join_reasons(reasons, elsewhere, ["augment.duplicate"] if said in own else [])
+        own.add(said)
+        rows.append(
+            {
                 **{name: parent[name] for name in DOCUMENT.names},
-                "id": generated_id(parent["id"], method, 0),
-                "text": text,
+                "id": generated_id(parent["id"], variant.method, 0),
+                "text": variant.text,
                 "parent_id": parent["id"],
-                "method": method,
+                "method": variant.method,
                 "kept": not reasons,
                 "reasons": reasons,
             }
+        )
+    return rows
 
 
 def chosen(batch: pl.DataFrame, fraction: float, seed: int) -> pl.DataFrame:
@@ -108,13 +102,15 @@ def chosen(batch: pl.DataFrame, fraction: float, seed: int) -> pl.DataFrame:
     return plain.filter(pl.Series(drawn, dtype=pl.Boolean))
 
 
-def variants(
-    parent: dict[str, Any], params: Augment, trips: dict[str, RoundTrip], cache: Path
-) -> Iterator[tuple[str, str]]:
-    """Method and text of each variant of a document."""
-    yield swap.METHOD, swap.swap_sentences(parent["text"], params.swaps, f"{params.seed}\0{parent['id']}")
-    if parent["lang"] in trips:
-        yield translation.METHOD, translation.back_translate(parent["text"], trips[parent["lang"]], cache)
+def variants(parent: dict[str, Any], makers: Makers, cache: Answers) -> Iterator[Variant]:
+    """The variants of a document, by each method."""
+    text, params = parent["text"], makers.params
+    if params.swaps:
+        swapped = swap.swap_sentences(text, params.swaps, f"{params.seed}\0{parent['id']}")
+        yield Variant(text, swapped, swap.METHOD, rewords=False)
+    if parent["lang"] in makers.trips:
+        back = translation.back_translate(parent["id"], text, makers.trips[parent["lang"]], cache)
+        yield Variant(text, back, translation.METHOD)
 
 
 def count(looked_at: int, rows: list[dict[str, Any]]) -> Metrics:

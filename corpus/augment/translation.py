@@ -1,137 +1,181 @@
-"""Back-translation: there and back through two models, sentence by sentence, kept in a cache by content."""
+"""Back-translation: there and back through two models, sentence by sentence, kept in a cache."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import hashlib
-import os
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from corpus.documents import document_id
+from corpus.answers import Answers, key_of
+from corpus.augment import engines
+from corpus.augment.endpoint import Question, ask_all
+from corpus.augment.engines import Direction
+from corpus.augment.structure import pieces
 from corpus.errors import UserError
-from corpus.params import BackTranslation
+from corpus.params import BackTranslation, Endpoint
 from corpus.stage import file_digest
-from corpus.text.sentences import split_sentences
 
 METHOD = "back-translation"
-BEAMS = 4
-BATCH = 16  # sentences
-MODEL_FILES = ["*.json", "*.safetensors", "*.spm", "*.model", "*.txt"]  # never pickled weights, never code
+PROMPT = "Translate the user's text from {source} into {target}. Answer with the translation alone, without comment."
+# Of languages that tokenizers name by three letters: what others call them.
+_SHORT = {
+    "eng": "en",
+    "zho": "zh",
+    "cmn": "zh",
+    "deu": "de",
+    "fra": "fr",
+    "spa": "es",
+    "rus": "ru",
+    "jpn": "ja",
+    "ara": "ar",
+    "ita": "it",
+    "nld": "nl",
+    "pol": "pl",
+    "por": "pt",
+    "tur": "tr",
+    "ukr": "uk",
+    "vie": "vi",
+    "ces": "cs",
+    "hin": "hi",
+    "ind": "id",
+    "kor": "ko",
+    "tha": "th",
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class RoundTrip:
-    """Two translation models in folders, and what their translations depend on."""
+class RoundTrip(NamedTuple):
+    """Two ways of translation, and what their translations depend on."""
 
-    forward: Path
-    backward: Path
-    engine: str  # library and version, beams, device, content of both models
-
-
-def round_trips(settings: dict[str, BackTranslation]) -> dict[str, RoundTrip]:
-    """The models by language, found here or downloaded. Raises UserError where there is none."""
-    return {language: _round_trip(language, models) for language, models in settings.items()}
+    ways: tuple[Direction, Direction] | tuple[Question, Question]  # a question lacks what is to be translated
+    engine: str  # library and version, search, device, content of both models
+    endpoint: Endpoint | None = None
 
 
-def _round_trip(language: str, models: BackTranslation) -> RoundTrip:
-    import torch
+def round_trips(settings: dict[str, BackTranslation], home: Path) -> dict[str, RoundTrip]:
+    """The models by language, found here or downloaded, and converted where CTranslate2 runs them.
+
+    Raises UserError for a model that cannot be had or has no tokenizer, and for two that do not lead back.
+    """
+    return {language: _round_trip(language, models, home) for language, models in settings.items()}
+
+
+def _round_trip(language: str, models: BackTranslation, home: Path) -> RoundTrip:
+    own, pivot = models.languages or (None, None)
+    if models.endpoint:
+        questions = (
+            Question(models.forward, PROMPT.format(source=own, target=pivot), "", models.max_tokens),
+            Question(models.backward, PROMPT.format(source=pivot, target=own), "", models.max_tokens),
+        )
+        return RoundTrip(questions, json.dumps([models.endpoint.url, *questions]), models.endpoint)
     import transformers
 
-    forward, backward = (
-        _model_folder(getattr(models, side), f"augment.back_translation.{language}.{side}")
-        for side in ("forward", "backward")
+    key = f"augment.backtranslate.{language}"
+    forward, backward = (model_folder(getattr(models, side), f"{key}.{side}") for side in ("forward", "backward"))
+    _check_directions(key, language, forward, backward)
+    engines.load_tokenizer(forward, own, pivot)  # refuses what has none, or does not know a language
+    engines.load_tokenizer(backward, pivot, own)
+    device = engines.device()
+    library, there, back = f"transformers {transformers.__version__}", None, None
+    if models.engine == "ctranslate2":
+        there, back = (engines.convert(folder, home) for folder in (forward, backward))
+        kinds = [converted.name.rpartition("-")[2] for converted in (there, back)]
+        library = f"ctranslate2 {engines.ctranslate2().__version__} {kinds}, {library}"
+    content = [file_digest(path) for folder in (forward, backward) for path in engines.model_files(folder)]
+    ways = (
+        Direction(forward, own, pivot, there, models.beams),
+        Direction(backward, pivot, own, back, models.beams),
     )
-    content = [file_digest(path) for folder in (forward, backward) for path in _model_files(folder)]
-    library = f"transformers {transformers.__version__}, torch {torch.__version__}, {_device()}"
-    engine = f"{library}, {BEAMS} beams, {document_id(' '.join(content))}"
-    return RoundTrip(forward, backward, engine)
+    engine = json.dumps([library, device, models.engine, models.beams, own, pivot, engines.BATCH, *content])
+    return RoundTrip(ways, engine)
 
 
-def _model_folder(name: str, key: str) -> Path:
+def model_folder(name: str, key: str) -> Path:
+    """The folder of a model: as it is named, or fetched from the hub (`owner/name`, or `owner/name@revision`).
+
+    Raises UserError where it is not there, or has none but pickled weights.
+    """
     folder = Path(name)
     if not folder.is_dir():
         import huggingface_hub
 
+        repository, _, revision = name.partition("@")
+        patterns = [*engines.TOKENIZER_FILES, *engines.WEIGHT_FILES]
         try:
-            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=MODEL_FILES))
+            found = huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=patterns)
         except Exception as error:  # the hub's own, httpx's and the operating system's: all mean that it is not there
             reason = str(error).splitlines()[0]
             raise UserError(f"{key}: {name} is neither a folder nor a model that can be fetched: {reason}") from None
+        folder = Path(found)
     if not any(folder.glob("*.safetensors")):
-        raise UserError(f"{key}: {name} has no *.safetensors file: only such weights are loaded, convert the model")
+        raise UserError(
+            f"{key}: {name} has no *.safetensors file: only such weights are loaded; convert the model, or name a "
+            "revision that has some (owner/name@revision)"
+        )
     return folder
 
 
-def _model_files(folder: Path) -> list[Path]:
-    return sorted(path for pattern in MODEL_FILES for path in folder.glob(pattern))
+def _check_directions(key: str, language: str, forward: Path, backward: Path) -> None:
+    """Raises UserError where the models' tokenizers say that the second does not translate what the first gives."""
+    (source, pivot), (pivot_back, back) = (_languages(folder) for folder in (forward, backward))
+    own = language.split("-")[0].lower()
+    if source and source != own:
+        raise UserError(f"{key}.forward: {forward} translates from {source}, not from {language}")
+    if pivot and pivot_back and pivot != pivot_back:
+        raise UserError(
+            f"{key}: {forward} translates into {pivot}, but {backward} from {pivot_back}: name two that lead back"
+        )
+    if back and back != own:
+        raise UserError(f"{key}.backward: {backward} translates into {back}, not back into {language}")
 
 
-def back_translate(text: str, trip: RoundTrip, cache: Path) -> str:
-    """The text after its way there and back; white space between the sentences stays. Cached in a file of `cache`."""
-    key = hashlib.blake2b(f"{trip.engine}\0{text}".encode(), digest_size=16).hexdigest()
-    path = cache / key[:2] / f"{key}.txt"
-    if path.is_file():
-        return path.read_bytes().decode()
-    translated = _round_trip_text(text, trip)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(translated.encode())
-    partial.replace(path)
-    return translated
-
-
-def _round_trip_text(text: str, trip: RoundTrip) -> str:
-    pieces = split_sentences(text)
-    bodies = [piece.strip() for piece in pieces]
-    back = translate(translate([" ".join(body.split()) for body in bodies], trip.forward), trip.backward)
-    return "".join(
-        piece[: len(piece) - len(piece.lstrip())] + new + piece[len(piece.rstrip()) :] if body else piece
-        for piece, body, new in zip(pieces, bodies, back, strict=True)
-    )
-
-
-def translate(sentences: list[str], folder: Path) -> list[str]:
-    """Translate with beam search. A sentence longer than the model takes stays as it is, and so does an empty one."""
-    import torch
-
-    tokenizer, model, limit = _load(folder)
-    results = list(sentences)
-    encoded = [tokenizer(sentence).input_ids for sentence in sentences]
-    todo = [number for number, ids in enumerate(encoded) if sentences[number] and len(ids) <= limit]
-    for start in range(0, len(todo), BATCH):
-        numbers = todo[start : start + BATCH]
-        batch = tokenizer([sentences[number] for number in numbers], return_tensors="pt", padding=True)
-        with torch.inference_mode():
-            output = model.generate(
-                input_ids=batch.input_ids.to(model.device),
-                attention_mask=batch.attention_mask.to(model.device),
-                num_beams=BEAMS,
-                do_sample=False,
-            )
-        for number, translated in zip(numbers, tokenizer.batch_decode(output, skip_special_tokens=True), strict=True):
-            results[number] = " ".join(translated.split())
-    return results
-
-
-@functools.lru_cache(maxsize=4)
-def _load(folder: Path) -> tuple[Any, Any, int]:
-    """Tokenizer, model and its longest input in tokens, from a folder alone: nothing is fetched, no code of it runs."""
-    import torch
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-    torch.set_num_threads(1)  # one thread a worker; and sums in one order, so that beams never differ
+def _languages(folder: Path) -> tuple[str | None, str | None]:
+    """Source and target as a Marian tokenizer names them."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise UserError(f"{folder} does not load as a translation model: {' '.join(str(error).split())}") from None
-    longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
-    return tokenizer, model.eval().to(_device()), longest
+        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None, None
+    return _short_code(config.get("source_lang")), _short_code(config.get("target_lang"))
 
 
-def _device() -> str:
-    import torch
+def _short_code(name: object) -> str | None:
+    """`en` for eng, en or en_US; None where nothing is said."""
+    return _SHORT.get(name.lower()[:3], name.lower()[:2]) if isinstance(name, str) and name else None
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+
+# ---- documents -------------------------------------------------------------------------------------------------------
+
+
+def back_translate(document: str, text: str, trip: RoundTrip, cache: Answers) -> str:
+    """The text after its way there and back; what is no prose passes through. All of a document or nothing is cached.
+
+    A sentence that a model cannot take stays as it is.
+    """
+    key = key_of(METHOD, trip.engine, text)
+    known = cache.get(key)
+    if known is not None:
+        return known
+    cut = list(pieces(text))
+    sentences = [" ".join(piece.text.split()) for piece in cut if piece.prose]
+    back = iter(_there_and_back(sentences, trip))
+    result = "".join((next(back) or piece.text) if piece.prose else piece.text for piece in cut)
+    cache.put(key, document, result)
+    return result
+
+
+def _there_and_back(sentences: Sequence[str], trip: RoundTrip) -> list[str | None]:
+    there = translate(sentences, trip, 0)
+    back = translate([one for one in there if one], trip, 1)
+    left = iter(back)
+    return [next(left) if one else None for one in there]
+
+
+def translate(sentences: Sequence[str], trip: RoundTrip, way: int) -> list[str | None]:
+    """Translate with the first or the second model; None for what it cannot take."""
+    one = trip.ways[way]
+    if isinstance(one, Question):
+        assert trip.endpoint
+        answers = ask_all(trip.endpoint, [one._replace(user=sentence) for sentence in sentences])
+        return [" ".join(answer.text.split()) or None for answer in answers]
+    run = engines.translate_with_ctranslate2 if one.converted else engines.translate_with_transformers
+    return run(sentences, one)

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corpus.answers import answers as answers_of_models
 from corpus.documents import document_id
 from corpus.errors import UserError
 from corpus.params import Forget
@@ -99,6 +100,10 @@ def _purge(run_home: Path, data: Path, forget: Forget) -> str:
         rows.unlink(missing_ok=True)
     spilled = sum(1 for _ in run_home.glob("scrape/*"))
     shutil.rmtree(run_home / "scrape", ignore_errors=True)
+    translated = 0
+    if (run_home / "answers.sqlite").exists():
+        with answers_of_models(run_home / "answers.sqlite") as cache:
+            translated = cache.forget(ids)
     answers = forget_answers(run_home, lambda url: url in urls or by_url(url) or document_id(url) in ids)
     in_data = {
         document
@@ -106,8 +111,11 @@ def _purge(run_home: Path, data: Path, forget: Forget) -> str:
         for document, reason in _column_pairs(path, "reason" if path.name.startswith("dropped-") else "id")
         if document in ids and reason != REASON
     }
-    removed = f"removed {emptied} finished parts, {spilled} unfinished sources and {answers} answers of the web"
-    if not found and not answers and not in_data:
+    removed = (
+        f"removed {emptied} finished parts, {spilled} unfinished sources, {answers} answers of the web and "
+        f"{translated} of models"
+    )
+    if not found and not answers and not translated and not in_data:
         return f"none of these documents occurs any more in {run_home} or {data}; {removed}"
     missing = sorted(set(forget.ids) - found - in_data)
     absent = f"; no longer there: {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}" if missing else ""

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from corpus.documents import list_parts, open_part
-from corpus.split.grams import GramTable, Numbers, expand, gram_table
+from corpus.split.grams import GramTable, Hashes, Numbers, expand, gram_table
 from corpus.split.groups import Pairs
 from corpus.split.short import similar_short
 
@@ -57,13 +57,14 @@ def alike_when_short(shingles: pl.Series) -> Pairs:
     return short[left], short[right]
 
 
-def sketch_table(sketches: pl.Series, grams: pl.Series, batches: pl.Series) -> GramTable:
-    """The documents in whose sketch a 13-gram is: of many the OWNERS of the first batch that have the fewest."""
-    sizes = sketches.list.len().to_numpy().astype(np.int64)
-    by_size = np.lexsort((grams.to_numpy(), batches.to_numpy()))
+def sketch_table(hashes: Hashes, sizes: Numbers, grams: Numbers, batches: Numbers) -> GramTable:
+    """The documents in whose sketch a 13-gram is: of many the OWNERS of the first batch that have the fewest.
+
+    `hashes` are those of one document after the other, `sizes` of each.
+    """
+    by_size = np.lexsort((grams, batches))
     place = np.empty(len(by_size), np.int64)
     place[by_size] = np.arange(len(by_size))
-    hashes = sketches.explode(empty_as_null=False, keep_nulls=False).to_numpy()
     table = gram_table(hashes, np.repeat(place, sizes), most=OWNERS)
     return table._replace(owners=by_size[table.owners])
 

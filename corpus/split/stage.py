@@ -92,7 +92,8 @@ def _look_up_grams(
 ) -> tuple[Pairs, tuple[Numbers, Numbers]]:
     """Who of the kept documents holds another, and who holds which 13-gram of the test sets."""
     sizes = kept["sketch"].list.len().to_numpy().astype(np.int64)
-    table = similar.sketch_table(kept["sketch"], kept["grams"], kept["batch"])
+    hashes = kept["sketch"].explode(empty_as_null=False, keep_nulls=False).to_numpy()
+    table = similar.sketch_table(hashes, sizes, kept["grams"].to_numpy(), kept["batch"].to_numpy())
     grams.save(table, scratch, "sketches")
     grams.save(tests.table, scratch, "tests")
     np.save(scratch / "sizes.npy", sizes)

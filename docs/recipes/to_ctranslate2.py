@@ -1,6 +1,5 @@
 """The exported model for CTranslate2: in int8, several times as fast as transformers on a CPU.
 
-    pip install ctranslate2
     train export my-model
     python docs/recipes/to_ctranslate2.py my-model my-model-int8 [int8, int8_float16, bfloat16 …; default int8]
 

@@ -154,7 +154,7 @@ def test_purge_removes_parts_spills_and_answers(tmp_path: Path) -> None:
     assert not any(folder.exists() for folder in gone)
     assert all(folder.exists() for folder in stays)
     assert not (home / "scrape").exists() and not broken.exists()
-    assert "removed 4 finished parts, 1 unfinished sources and 2 answers of the web" in said
+    assert "removed 4 finished parts, 1 unfinished sources, 2 answers of the web and 0 of models" in said
     assert "unknown" in said.partition("no longer there: ")[2]
     assert "still holds 1 of them: run `dvc repro`, then `dvc gc --workspace`" in said
     (data / "clean" / "part-a-0-00000.parquet").unlink()

@@ -89,11 +89,11 @@ def held(texts: list[str]) -> set[tuple[int, int]]:
     from corpus.split.traces import SKETCH
 
     hashes, owners = grams_of(Texts.of_strings(texts))
-    sketches = [np.sort(hashes[owners == number])[:SKETCH].tolist() for number in range(len(texts))]
-    counts = pl.Series([int((owners == number).sum()) for number in range(len(texts))])
-    table = similar.sketch_table(pl.Series(sketches, dtype=pl.List(pl.UInt64)), counts, pl.Series([0] * len(texts)))
+    sketches = [np.sort(hashes[owners == number])[:SKETCH] for number in range(len(texts))]
+    sizes, counts = np.array([len(sketch) for sketch in sketches]), np.bincount(owners, minlength=len(texts))
+    table = similar.sketch_table(np.concatenate(sketches), sizes, counts, np.zeros(len(texts)))
     at, places = Finder(table).find(hashes)
-    left, right = similar.holds(owners[at], places, table, np.array([len(sketch) for sketch in sketches]))
+    left, right = similar.holds(owners[at], places, table, sizes)
     return set(zip(left.tolist(), right.tolist(), strict=True))
 
 
