@@ -194,6 +194,9 @@ class Filter(Section):
     bounds: dict[str, dict[str, Bound | None]] = {}  # language, signal: replaces that side of the profile's; null: off
 
 
+SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # becomes part of folder names
+
+
 class TestSet(Section):
     """Rows that are tested on somewhere, and must therefore not be learned."""
 
@@ -209,7 +212,7 @@ class Split(Section):
     validation: Fraction = 0.1
     test: Fraction = 0.2
     group_by: list[str] = []  # what else keeps documents together: host, a column, or a key of meta
-    test_sets: dict[str, TestSet] = {}  # by name; the pinned sets in data/evaluation are guarded in any case
+    test_sets: dict[SetName, TestSet] = {}  # by name; the pinned sets in data/evaluation are guarded in any case
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -319,9 +322,6 @@ class Mix(Section):
     weight: Annotated[float, Field(gt=0, lt=1)]  # its part of the rows that are trained on
 
 
-MixName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # the name of its folder
-
-
 class Finetune(Section):
     method: Literal["lora", "qlora", "int8", "full"] = "lora"  # qlora: the base in nf4 with double quantisation
     tokens: Positive = 300_000  # seen in training, so that more data is not more compute
@@ -341,7 +341,7 @@ class Finetune(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 or fp16 on a GPU, fp32 on a CPU
     evaluations: Positive = 8  # on the validation rows, and checkpoints
     patience: Positive = 3  # evaluations without a better loss before it stops
-    mix: dict[MixName, Mix] = {}  # general data by name, against forgetting; packed by pack
+    mix: dict[SetName, Mix] = {}  # general data by name, against forgetting; packed by pack
     peft: dict[str, Any] = {}  # any other setting of peft's configuration, such as use_dora or peft_type
     trainer: dict[str, Any] = {}  # any other of transformers' TrainingArguments, such as neftune_noise_alpha or fsdp
     report_to: list[Literal["dvclive", "tensorboard", "mlflow", "wandb"]] = ["dvclive"]

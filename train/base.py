@@ -16,10 +16,11 @@ from corpus.errors import UserError
 from corpus.params import Base
 from corpus.reference.texts import read_texts
 from corpus.stage import Metrics, Run, count_rows
+from train.lineage import write_name
 from train.models import first_line, load_tokenizer, prepare_torch
 
 READS = ()
-VERSION = 2
+VERSION = 3
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 TINY = "tiny"  # base.model that is trained here
@@ -52,13 +53,16 @@ def run(run: Run) -> Metrics:
     settings = run.params.base
     prepare_torch(min(run.workers, MAX_THREADS), settings.seed)
     if settings.model != TINY:
-        return adopt(settings, run.output)
+        adopted = adopt(settings, run.output)
+        write_name(run.output, settings)
+        return adopted
     paths = [*(run.inputs or settings.texts)] or default_texts(run.data / "reference")
     documents = read_all(paths)[: run.limit]
     tokenizer = train_tokenizer(documents, settings)
     model, loss = train_model(tokenizer, documents, settings)
     model.save_pretrained(run.output)
     tokenizer.save_pretrained(run.output)
+    write_name(run.output, settings)
     return count_rows(rows_in=len(documents), dropped={}) | {
         "parameters": model.num_parameters(),
         "vocabulary": len(tokenizer),
@@ -114,6 +118,8 @@ def fetch(settings: Base, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(settings.model, revision=settings.revision, allow_patterns=patterns))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if settings.model.startswith(("/", ".", "~")):
+            raise UserError(f"base.model: the folder {settings.model!r} does not exist: name one that does") from None
         offline = isinstance(error, LocalEntryNotFoundError | ConnectionError)
         why = "the hub cannot be reached" if offline else first_line(error)
         raise UserError(

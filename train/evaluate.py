@@ -32,7 +32,7 @@ from train.scores import Example
 from train.shards import Document, Tally, read_shard
 
 READS = ()
-VERSION = 4
+VERSION = 5
 
 MODELS = ("base", "adapted", "control")
 WINDOW = 1024  # tokens a model sees at once, if it can see as many
@@ -57,12 +57,15 @@ class EvaluationSet(NamedTuple):
 def run(run: Run) -> Metrics:
     """Write samples.jsonl (set, id, prompt, reference, what each model wrote) and a sheet for people; return scores.
 
-    A set has its fingerprint, documents, bytes, tokens, and for base, adapted and (where there is one) control:
-    bits_per_byte, perplexity, token_accuracy; of the samples bleu, chrf, rouge_1, rouge_2, rouge_l (0 to 100) and
-    exact_match; of labelled documents accuracy, majority_accuracy, macro_f1, no_answer. Null is what does not apply.
+    A set has its fingerprint, documents, bytes and tokens that are scored (of dialogues and tasks the answers), and for
+    base, adapted and (where there is one) control: bits_per_byte, perplexity, token_accuracy; of the samples bleu,
+    chrf, rouge_1, rouge_2, rouge_l (0 to 100) and exact_match; of labelled documents accuracy, majority_accuracy,
+    macro_f1, no_answer. Null is what does not apply.
     `winner` has the lower bits per byte of adapted and control; `forgetting` is what the sets called pinned-general
     lose by adapting. --input names another adapter's or model's folder; a --limit cuts each set.
     """
+    if len(run.inputs) > 1:
+        raise UserError(f"--input {run.inputs[1]}: name one adapter's folder; sets to score lie in data/evaluation")
     folder, base, params = run.inputs[0] if run.inputs else run.folder("finetune"), run.folder("base"), run.params
     templates = read_templates(params.pack.templates)
     sets, tally = pinned_sets(run.data / "evaluation", templates, params.pack.seed), Tally()
@@ -72,7 +75,8 @@ def run(run: Run) -> Metrics:
     # The base comes last: it is the others' folders that may be at fault, and that is to be said at once.
     tasks = [(name, path) for name, path in (("adapted", folder), ("control", folder / "control")) if path.is_dir()]
     if not tasks:
-        raise UserError(f"{folder} does not exist: run `train finetune`, or name an adapter's folder with --input")
+        missing = "is no folder of an adapter" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {missing}: run `train finetune`, or name an adapter's folder with --input")
     at_once, threads = share_cores(base, len(tasks) + 1, run.workers)
     report = folder / "metrics.json" if run.inputs else run.data.parent / "reports" / "finetune.json"
     work = functools.partial(score_model, base, trained_method(report, params), sets, params, threads)
@@ -85,7 +89,7 @@ def run(run: Run) -> Metrics:
         by_set[group.name] = {
             "fingerprint": group.fingerprint(params),
             "documents": len(group.examples),
-            "bytes": sum(len(example.text.encode()) for example in group.examples),
+            "bytes": results["base"]["bytes"],
             "tokens": results["base"]["tokens"],
             **{name: result["scores"] for name, result in results.items()},
         }
@@ -235,9 +239,10 @@ def score_set(model: Any, tokenizer: Any, group: EvaluationSet, settings: Evalua
     """Scores of the model called `name` on a set; tokens; samples and its outputs; new tokens; and the times taken."""
     started = time.perf_counter()
     window = min(getattr(model.config.get_text_config(), "max_position_embeddings", None) or WINDOW, WINDOW)
-    texts = [example.text for example in group.examples]
-    tokens = list(itertools.chain.from_iterable(scores.token_scores(model, tokenizer, texts, window)))
-    nats, size = math.fsum(loss for loss, _ in tokens), sum(len(text.encode()) for text in texts)
+    rows = [scores.to_score(tokenizer, example) for example in group.examples]
+    found = scores.token_scores(model, [row.ids for row in rows], window)
+    tokens = [score for row, own in zip(rows, found, strict=True) for score in itertools.compress(own, row.counts)]
+    nats, size = math.fsum(loss for loss, _ in tokens), sum(row.size for row in rows)
     if not math.isfinite(nats):
         raise UserError(f"{name}: its loss on {group.name} is no number: train it at a lower learning_rate, or in fp32")
     scored = time.perf_counter()
@@ -270,6 +275,7 @@ def score_set(model: Any, tokenizer: Any, group: EvaluationSet, settings: Evalua
         ],
         "outputs": outputs,
         "tokens": len(tokens),
+        "bytes": size,
         "seconds": scored - started,
         "new": new + more,
         "new_seconds": ended - scored,

@@ -25,11 +25,12 @@ from corpus.params import Base, Finetune
 from corpus.stage import Metrics, Run, count_rows, file_digest, link, write_json, write_plot
 from train import checkpoints
 from train.adapter import attach_adapter
+from train.lineage import name_of, refuse_made_for_another, refuse_other_name, write_made_for
 from train.models import device, load_model, load_tokenizer, precision_of, prepare_torch, share_cores
 from train.rows import draw_rows, load_pack
 
 READS = ()
-VERSION = 5
+VERSION = 6
 
 PACKS = {"adapted": "train", "control": "control"}  # the models, and what each is trained on
 VALIDATION_ROWS = 64  # drawn by finetune.seed: enough to choose by, cheap enough to ask often
@@ -106,6 +107,8 @@ def _tasks(run: Run) -> tuple[list[Task], int]:
     if len(run.inputs) > 1:
         raise UserError(f"--input {run.inputs[1]}: name one folder of packs, finetune.mix mixes others in")
     pack = run.inputs[0] if run.inputs else run.folder("pack")
+    refuse_other_name(run.folder("base"), base)
+    refuse_made_for_another(pack, run.folder("base"), "tokenizer", "train pack")
     names = [name for name in PACKS if name == "adapted" or (pack / PACKS[name]).is_dir()]
     folder = run.home / "checkpoints" / _key(pack, run.folder("base"), _known_as(base), settings)
     at_once, threads = share_cores(run.folder("base"), len(names), run.workers)
@@ -116,9 +119,9 @@ def _tasks(run: Run) -> tuple[list[Task], int]:
 
 def _known_as(base: Base) -> dict[str, str | None]:
     """What an adapter_config.json says of the base: no path of this machine, but a name and a commit of the hub."""
-    local = base.model == "tiny" or Path(base.model).is_dir()
-    name, revision = ("data/base", None) if local else (base.model, base.revision)
-    return {"base_model_name_or_path": name, "revision": revision}
+    name, revision = name_of(base).values()
+    local = name in ("tiny", "a folder")
+    return {"base_model_name_or_path": "data/base" if local else name, "revision": revision}
 
 
 def world() -> int:
@@ -369,3 +372,4 @@ def _save(trainer: Any, task: Task, folder: Path) -> None:
     # A set has another order in each process.
     config |= {key: sorted(value) for key, value in vars(known).items() if isinstance(value, set) and key in config}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_made_for(folder, task.base, "weights")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus.errors import UserError
+from train.lineage import refuse_made_for_another
 
 IGNORED = -100  # the label that no loss counts
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")  # pickled ones (.bin) could run code of their own
@@ -83,6 +84,7 @@ def load_finetuned(
     for name in ADAPTER_FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no adapter: {name} is missing; run `train finetune`, or name its folder")
+    refuse_made_for_another(folder, base, "weights", "train finetune")
     from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
     from safetensors import SafetensorError
 

@@ -24,11 +24,12 @@ from corpus.errors import UserError
 from corpus.params import Pack
 from corpus.stage import Metrics, Run, count_rows, file_digest
 from train.encode import Piece, Template, encode, pack_tokenizer, read_templates, refuse_useless_template
+from train.lineage import refuse_other_name, write_made_for
 from train.models import IGNORED
 from train.shards import NAMED, Document, Dropped, Tally, control_documents, copies, find_shards, read_shard, traces
 
 READS = ("clean", "split")
-VERSION = 4
+VERSION = 5
 
 CONTROL_BYTES = 3  # times the bytes of train are read for the control: noise may take more tokens a byte, or fewer
 ROWS_AT_ONCE = 1_000  # of a pack in memory while it is written
@@ -47,6 +48,7 @@ def run(run: Run) -> Metrics:
     in_graph = run.inputs == tuple(map(run.folder, READS))
     if len(run.inputs) > 1 and not in_graph:
         raise UserError(f"pack reads one --input, a folder or file of documents, not {len(run.inputs)}")
+    refuse_other_name(run.folder("base"), run.params.base)
     shards = find_shards(run.folder("shard") if in_graph else run.inputs[0])
     tokenizer = pack_tokenizer(run.folder("base"), settings, run.params.base.trust_remote_code)
     _refuse_too_long_rows(run)
@@ -78,6 +80,7 @@ def run(run: Run) -> Metrics:
     rows = [(name, *row) for name, tally in tallies.items() for row in tally.dropped]
     frame = pl.DataFrame(rows, dict.fromkeys(("pack", "id", "reason", "detail"), pl.String), orient="row")
     write_table(to_arrow(frame), run.output / "dropped.parquet")
+    write_made_for(run.output, run.folder("base"), "tokenizer")
     written = {
         name: write_pack(run.output / name, pieces, settings.length, tokenizer) | tallies[name].metrics()
         for name, pieces in packs.items()

@@ -145,7 +145,10 @@ def choose_card(name: str | None) -> Card:
         return Card("this CPU", cpu_memory(), None, "cpu")
     if name is None:  # its name says more than the card's: "NVIDIA A100-SXM4-80GB"
         found = torch.cuda.get_device_properties(0)
-        speed = next((tera * 1e12 for card, (_, tera) in CARDS.items() if _words(card) <= _words(found.name)), None)
+        # A Ti, a Super or a laptop's is slower or faster than the card it is named for.
+        is_variant = not _words(found.name).isdisjoint(("ti", "super", "laptop", "d"))
+        known = CARDS.items() if not is_variant else ()
+        speed = next((tera * 1e12 for card, (_, tera) in known if _words(card) <= _words(found.name)), None)
         return Card(found.name, found.total_memory, speed)
     for card, (gigabytes, teraflops) in CARDS.items():
         if _words(card) == _words(name):

@@ -17,7 +17,10 @@ Row = Mapping[str, Sequence[int]]
 
 
 def load_pack(folder: Path, model: Any = None) -> Any:
-    """A pack as a datasets.Dataset. Raises UserError if it is not there, or of another vocabulary than the model's."""
+    """A pack as a datasets.Dataset.
+
+    Raises UserError if it is not there, of another vocabulary than the model's, or longer than the model's context.
+    """
     import datasets
     import pyarrow.compute as pc
 
@@ -33,6 +36,13 @@ def load_pack(folder: Path, model: Any = None) -> Any:
             raise UserError(
                 f"{folder} has the token {token}, but the base knows {vocabulary}: it was packed for another model; "
                 "run `train pack` again"
+            )
+        longest = pc.max(pc.list_flatten(rows.data["document_lengths"])).as_py()
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+        if longest > context:
+            raise UserError(
+                f"{folder} has a document of {longest} tokens, but the base sees {context}: set pack.length to at most "
+                f"{context} and run `train pack` again"
             )
     return rows
 

@@ -43,15 +43,51 @@ class Question(NamedTuple):
 # ---- tokens ----------------------------------------------------------------------------------------------------------
 
 
-def token_scores(model: Any, tokenizer: Any, texts: Sequence[str], window: int) -> list[list[tuple[float, bool]]]:
-    """For each token of each text, the first one after the beginning mark: its loss in nats, and if it was foreseen.
+class Scored(NamedTuple):
+    """The tokens of an example, the first one a beginning mark, and which of those after it are scored."""
 
-    Longer texts are read in windows that overlap by half, so that each token is scored once and, but for the first
-    window, with at least half a window before it. Special tokens' strings in a text are text.
+    ids: list[int]
+    counts: list[bool]
+    size: int  # bytes of what is scored
+
+
+def to_score(tokenizer: Any, example: Example) -> Scored:
+    """Of a dialogue and of a template's task the answers, each after all that precedes it; of a text all of it.
+
+    Dialogues need a chat template that takes them, otherwise they are their text. Special tokens' strings in what
+    somebody says are text.
+    """
+    answers = [turn["content"] for turn in example.messages or [] if turn["role"] == "assistant"]
+    size = sum(len(answer.encode()) for answer in answers)
+    try:
+        if not answers or not (tokenizer.chat_template or example.by_template):
+            raise UnfitError
+        messages = example.messages or []
+        if tokenizer.chat_template:
+            segments = dialogue_segments(
+                tokenizer, messages, lambda turns: render_dialogue(tokenizer, turns, Counter())
+            )
+            start = []
+        else:
+            prompt, answer = (turn["content"] for turn in messages)
+            segments, start = [Segment(prompt, []), Segment(answer, [(0, len(answer))])], [start_token(tokenizer)]
+    except UnfitError:
+        ids = [start_token(tokenizer), *plain_ids(tokenizer, example.text)]
+        return Scored(ids, [True] * (len(ids) - 1), len(example.text.encode()))
+    encoded = tokenise(tokenizer, segments)
+    ids = [*start, *(int(token) for tokens, _ in encoded for token in tokens)]
+    learned = [*(False for _ in start), *(bool(one) for _, own in encoded for one in own)]
+    return Scored(ids, learned[1:], size)
+
+
+def token_scores(model: Any, rows: Sequence[list[int]], window: int) -> list[list[tuple[float, bool]]]:
+    """For each token of each row but the first: its loss in nats, and if it was foreseen.
+
+    Longer rows are read in windows that overlap by half, so that each token is scored once and, but for the first
+    window, with at least half a window before it.
     """
     import torch
 
-    rows = [[start_token(tokenizer), *plain_ids(tokenizer, text)] for text in texts]
     spans = [(row, *span) for row, ids in enumerate(rows) for span in windows(len(ids), window)]
     scores: list[list[tuple[float, bool]]] = [[(math.nan, False)] * (len(ids) - 1) for ids in rows]
     most = BATCH_LOGITS // model.config.get_text_config().vocab_size

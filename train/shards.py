@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections import Counter
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from corpus.documents import list_parts, render_messages
@@ -19,11 +21,15 @@ from corpus.params import Pack
 from corpus.scrape.files import SUFFIXES, FileEntry, files_in, has_suffix, list_files
 from corpus.scrape.rows import read_files
 from corpus.sources import RowSource
+from corpus.split.contamination import find_contaminated, grams_of, read_test_sets
+from corpus.split.grams import Finder
 from corpus.stage import Run, batches, side_by_side
+from corpus.text.buffers import Texts
 
 SPLITS = ("test", "validation", "train")  # read in this order: none may share anything with those before it
 SAME_ROWS = ("text.jsonl", "instruct.jsonl")  # what `corpus shard` writes beside its Parquet
 NAMED = 5  # files or ids in an error
+DOCUMENTS_AT_ONCE = 1_000
 Messages = list[dict[str, str]]
 
 
@@ -195,9 +201,10 @@ def copies(document: str, lang: str, settings: Pack) -> int:
 def control_documents(run: Run, enough_bytes: Mapping[str, int]) -> list[Document]:
     """Documents as they were before dedup and filter, in an order drawn by hash, until there are enough of a language.
 
-    None is in validation or test, or resembles one that is. Each comes as often as pack.mixture says.
+    None is in validation or test, resembles one that is, or holds something of a test set. Each comes as often as
+    pack.mixture says.
     """
-    held_out = held_out_ids(run)
+    held_out = held_out_ids(run) | contaminated_ids(run)
     order = [  # hash, id, language, bytes of each copy
         (hashed(run.params.pack.seed, "control", one.id, copy), one.id, one.lang, len(one.text.encode()))
         for one in _unfiltered(run)
@@ -213,6 +220,24 @@ def control_documents(run: Run, enough_bytes: Mapping[str, int]) -> list[Documen
     wanted = set(chosen)
     found = {document.id: document for document in _unfiltered(run) if document.id in wanted}
     return [found[document] for document in chosen]
+
+
+def contaminated_ids(run: Run) -> set[str]:
+    """Ids of the unfiltered documents that hold something of a test set: split has looked at the kept ones alone."""
+    tests = read_test_sets(run.data / "evaluation", run.params.split.test_sets)
+    finder = Finder(tests.table)
+    ids: list[str] = []
+    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    documents = _unfiltered(run)
+    while some := list(itertools.islice(documents, DOCUMENTS_AT_ONCE)):
+        said = [f"{one.text}\n{render_messages(one.messages or [])}" for one in some]
+        hashes, owners = grams_of(Texts.of_strings(said))
+        at, places = finder.find(hashes)
+        found.append((len(ids) + owners[at], places))
+        ids += [one.id for one in some]
+    owners, places = (np.concatenate(column) for column in zip(*found, strict=True))
+    contaminated = find_contaminated(owners, places, tests.table, np.zeros(len(ids), np.int64))
+    return {ids[number] for number in contaminated.documents.tolist()}
 
 
 def _unfiltered(run: Run) -> Iterator[Document]:

@@ -20,9 +20,8 @@ from corpus.split.grams import Finder, GramTable, Numbers, expand, gram_table
 from corpus.split.traces import grams, tokenised
 from corpus.text.buffers import Texts
 
-COMMON = (
-    10  # documents of the corpus; a 13-gram in more of them is a phrase and tells nothing (as Brown et al. 2020 do)
-)
+# A 13-gram in more documents of the corpus is a phrase (Brown et al. 2020, appendix C).
+COMMON = 10
 COPIED = 0.5  # of the 13-grams of a test row, common ones too: who holds so many holds the row
 
 
@@ -31,6 +30,7 @@ class TestRows(NamedTuple):
 
     sets: list[str]  # of each row the set it is of
     ids: list[str]  # and what it is called there
+    lengths: list[int]  # tokens
     table: GramTable  # by 13-gram the rows that have it
 
 
@@ -49,18 +49,29 @@ def read_test_sets(pinned: Path, named: Mapping[str, TestSet]) -> TestRows:
     """
     sets: list[str] = []
     ids: list[str] = []
+    lengths: list[int] = []
     hashes, owners = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
     own = {f"pinned-{path.stem}": TestSet(path=str(path)) for path in sorted(pinned.glob("*.jsonl"))}
+    if taken := sorted(own.keys() & named):
+        raise UserError(f"split.test_sets.{taken[0]}: a pinned set has this name: call it something else")
     for name, settings in {**own, **named}.items():
         rows = list(_rows(f"split.test_sets.{name}", settings))
         first, longest = len(ids), max(rows, key=lambda row: len(row[1]))
         sets += [name] * len(rows)
         ids += [row_id for row_id, _ in rows]
-        found, of = grams_of(Texts.of_strings(text for _, text in rows))
+        texts = Texts.of_strings(text for _, text in rows)
+        own_lengths = [length for _, tokens in tokenised(texts) for length in np.diff(tokens.offsets).tolist()]
+        if 0 in own_lengths:
+            number = own_lengths.index(0)
+            raise UserError(
+                f"split.test_sets.{name}: row {rows[number][0]} of {settings.path} has no words to look for"
+            )
+        lengths += own_lengths
+        found, of = grams_of(texts)
         hashes.append(found)
         owners.append(first + of)
         _check_canary(name, longest[1], gram_table(found, of))
-    return TestRows(sets, ids, gram_table(np.concatenate(hashes), np.concatenate(owners)))
+    return TestRows(sets, ids, lengths, gram_table(np.concatenate(hashes), np.concatenate(owners)))
 
 
 def grams_of(texts: Texts) -> tuple[np.ndarray, Numbers]:
@@ -117,7 +128,7 @@ def _rows(key: str, settings: TestSet) -> Iterator[tuple[str, str]]:
     number = 0
     for number, row in enumerate(read_files(source, entries, Counter()), 1):
         more = json.loads(row.get("meta") or "{}")
-        values: list[Any] = [row.get("text"), *(row.get(field, more.get(field)) for field in fields[1:])]
+        values: list[Any] = [row.get("text"), *(more.get(field, row.get(field)) for field in fields[1:])]
         if row.get("messages") and not settings.fields:
             values = [render_messages(row["messages"])]
         text = "\n".join(_strings(values))

@@ -1,7 +1,6 @@
-"""Pairs of documents that belong together: equal in something, or one inside the other.
+"""What belongs together: documents that have something in common, resemble or hold one another.
 
-Numbers are rows of a table in the order of batches. Where not all pairs of a group are needed to hold it together, the
-older documents hold it: those of a later batch never decide whether old ones are connected.
+Numbers are rows of a table in the order of batches. Those of a later batch never decide whether old ones are connected.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import polars as pl
 
 from corpus.documents import list_parts, open_part
 from corpus.split.grams import GramTable, Hashes, Numbers, expand, gram_table
-from corpus.split.groups import Pairs
+from corpus.split.groups import Members, Pairs
 from corpus.split.short import similar_short
 
 SIMILAR = 0.4  # Jaccard similarity of short documents; below 0.5, since other tools cut words in other places
@@ -23,32 +22,31 @@ MOST_DIALOGUES = 0.01  # a turn in more of them is a label or a greeting
 FEW_DIALOGUES = 5  # and at least in so many
 
 
-def equal_in(keys: pl.Series) -> Pairs:
-    """Each document with the first one that has the same key."""
-    return _to_first(pl.DataFrame({"document": np.arange(len(keys)), "key": keys}).explode("key").drop_nulls())
+def having(keys: pl.Series, turns: pl.Series, batches: pl.Series) -> Members:
+    """Which documents have which of the keys that several have, and of the turns of dialogues.
 
-
-def equal_turns(turns: pl.Series, batches: pl.Series) -> Pairs:
-    """The same of the turns of dialogues, but for those that many dialogues of this batch and those before share."""
-    rows = pl.DataFrame({"document": np.arange(len(turns)), "batch": batches, "key": turns})
-    rows = rows.explode("key").drop_nulls().unique()
-    dialogues = rows.group_by("batch").agg(dialogues=pl.col("document").n_unique()).sort("batch")
-    sharing = rows.group_by("key", "batch").agg(sharing=pl.len()).sort("batch")
-    few = (
-        sharing.with_columns(pl.col("sharing").cum_sum().over("key"))
-        .join(dialogues.with_columns(pl.col("dialogues").cum_sum()), on="batch")
-        .filter(pl.col("sharing") <= pl.max_horizontal(FEW_DIALOGUES, MOST_DIALOGUES * pl.col("dialogues")))
+    A turn that many dialogues of its batch and those before have is left out there.
+    """
+    rows = pl.DataFrame({"document": np.arange(len(keys)), "batch": batches, "key": keys, "turn": turns})
+    own, said = (
+        rows.select("document", "batch", key=name).explode("key").drop_nulls().unique() for name in ("key", "turn")
     )
-    return _to_first(rows.join(few, on=["key", "batch"], how="semi"))
-
-
-def _to_first(rows: pl.DataFrame) -> Pairs:
-    pairs = rows.with_columns(first=pl.col("document").min().over("key")).filter(pl.col("first") != pl.col("document"))
-    return pairs["first"].to_numpy(), pairs["document"].to_numpy()
+    dialogues = said.group_by("batch").agg(dialogues=pl.col("document").n_unique()).sort("batch")
+    having = said.group_by("key", "batch").agg(having=pl.len()).sort("batch")
+    few = (
+        having.with_columns(pl.col("having").cum_sum().over("key"))
+        .join(dialogues.with_columns(pl.col("dialogues").cum_sum()), on="batch")
+        .filter(pl.col("having") <= pl.max_horizontal(FEW_DIALOGUES, MOST_DIALOGUES * pl.col("dialogues")))
+    )
+    said = said.join(few, on=["key", "batch"], how="semi")
+    both = pl.concat([own.with_columns(kind=0), said.with_columns(kind=1)])
+    shared = both.filter(pl.len().over("key", "kind") > 1).sort("document", "kind", "key")
+    numbers = shared.select(pl.struct("kind", "key").rank("dense") - 1).to_series()
+    return Members(shared["document"].to_numpy(), numbers.to_numpy().astype(np.int64))
 
 
 def alike_when_short(shingles: pl.Series) -> Pairs:
-    """Pairs of short documents, given the shingles of each, that reach SIMILAR; enough of them to connect all."""
+    """Pairs of short documents, given the shingles of each, that reach SIMILAR."""
     sizes = shingles.list.len().to_numpy().astype(np.int64)
     short = np.flatnonzero(sizes)
     hashes = shingles.explode(empty_as_null=False, keep_nulls=False).to_numpy()

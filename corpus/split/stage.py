@@ -24,16 +24,16 @@ from corpus.params import Split
 from corpus.split import grams, similar
 from corpus.split.contamination import Contaminated, TestRows, find_contaminated, grams_of, read_test_sets
 from corpus.split.grams import Numbers
-from corpus.split.groups import BRIDGE, Pairs, Placed, place
-from corpus.split.traces import HOST, trace_part
+from corpus.split.groups import BRIDGE, Members, Pairs, Placed, place
+from corpus.split.traces import HOST, NGRAM, said, trace_part
 from corpus.stage import Metrics, Part, Run, batches, count_rows, map_parts, side_by_side
-from corpus.text.buffers import Texts
 from corpus.text.tokens import SHINGLE_VIEW
 
 READS = ("clean", "filter")
-VERSION = 2
+VERSION = 3
 
 SIDES = ("train", "validation", "test")
+NAMED = 5  # labels in notes
 CONTAMINATED, BRIDGED = "split.contaminated", "split.bridge"
 
 
@@ -54,11 +54,16 @@ def run(run: Run) -> Metrics:
         held, contamination = _look_up_grams(run, parts, kept, tests, scratch)
     contaminated = find_contaminated(*contamination, tests.table, kept["batch"].to_numpy())
     pairs = _pairs(run, kept, held)
+    members = similar.having(kept["keys"], kept["turns"], kept["batch"])
     clean = np.setdiff1d(np.arange(kept.height), contaminated.documents)
-    placed = _place(kept, clean, pairs.values(), params)
+    placed = _place(kept, clean, pairs.values(), members, params)
     decided = _decide(kept, clean, placed, contaminated, tests)
     _write(run, parts, traces, decided)
-    return _measure(decided, pairs, tests, params)
+    connections = {
+        "keys": int(members.keys.max(initial=-1)) + 1,
+        **{kind: len(left) for kind, (left, _) in pairs.items()},
+    }
+    return _measure(decided, connections, contaminated, tests, params)
 
 
 def _read_traces(run: Run, parts: list[Part], scratch: Path) -> pl.DataFrame:
@@ -116,11 +121,10 @@ def _search_part(scratch: Path, task: tuple[Part, int]) -> tuple[Numbers, Number
     sketches, tests = (grams.Finder(grams.load(scratch, name)) for name in ("sketches", "tests"))
     sizes, numbers = (np.load(scratch / f"{name}.npy", mmap_mode="r") for name in ("sizes", "numbers"))
     found: list[tuple[Numbers, ...]] = [(np.zeros(0, np.int64),) * 4]
-    for batch in batches(part, ["id", "text"]):
+    for batch in batches(part, ["id", "text"], {"messages": None, "preference": None}):
         own = numbers[first : first + batch.height]
         first += batch.height
-        texts = batch.filter(pl.Series(own >= 0))["text"]
-        hashes, owners = grams_of(Texts.of(texts.to_arrow()))
+        hashes, owners = grams_of(said(batch.filter(pl.Series(own >= 0))))
         documents = own[own >= 0][owners]
         (at, places), (at_tests, test_places) = sketches.find(hashes), tests.find(hashes)
         pairs = similar.holds(documents[at], places, sketches.table, sizes)
@@ -134,12 +138,7 @@ def _search_part(scratch: Path, task: tuple[Part, int]) -> tuple[Numbers, Number
 
 def _pairs(run: Run, kept: pl.DataFrame, held: Pairs) -> dict[str, Pairs]:
     """Pairs of kept documents by what connects them."""
-    pairs = {
-        "equal": similar.equal_in(kept["keys"]),
-        "turns": similar.equal_turns(kept["turns"], kept["batch"]),
-        "short": similar.alike_when_short(kept["shingles"]),
-        "contained": held,
-    }
+    pairs = {"short": similar.alike_when_short(kept["shingles"]), "contained": held}
     folder = _edge_folder(run)
     if folder:
         pairs["similar"] = similar.edges_of(folder, kept["id"])
@@ -159,21 +158,19 @@ def _edge_folder(run: Run) -> Path | None:
     return folder
 
 
-def _place(kept: pl.DataFrame, clean: Numbers, pairs: Iterable[Pairs], params: Split) -> Placed:
+def _place(kept: pl.DataFrame, clean: Numbers, pairs: Iterable[Pairs], members: Members, params: Split) -> Placed:
     """Place some of the documents. Raises UserError where they are all one group."""
     number = np.full(kept.height, -1)
     number[clean] = np.arange(len(clean))
     left, right = (number[np.concatenate(ends)] for ends in zip(*pairs, strict=True))
     both = (left >= 0) & (right >= 0)
+    having = number[members.documents]
+    shared = Members(having[having >= 0], members.keys[having >= 0])
     documents = kept[clean]
     ratios = (params.train, params.validation, params.test)
-    placed = place(
-        documents["id"].to_list(),
-        documents["batch"].to_numpy().astype(np.int64),
-        (left[both], right[both]),
-        ratios,
-        params.seed,
-    )
+    ends = left[both], right[both]
+    imports = documents["batch"].to_numpy().astype(np.int64)
+    placed = place(documents["id"].to_list(), imports, ends, shared, ratios, params.seed)
     if len(np.unique(placed.groups)) == 1 and sum(ratio > 0 for ratio in ratios) > 1:
         many = f"all {len(clean):,} documents are one group" if len(clean) > 1 else "there is only one document"
         raise UserError(
@@ -225,21 +222,22 @@ def _write(run: Run, parts: list[Part], traces: pl.DataFrame, decided: pl.DataFr
 # ---- metrics ---------------------------------------------------------------------------------------------------------
 
 
-def _measure(decided: pl.DataFrame, pairs: dict[str, Pairs], tests: TestRows, params: Split) -> Metrics:
-    """Counts by split, the largest group, what connected how many pairs, and test rows and documents that held some."""
+def _measure(
+    decided: pl.DataFrame, connections: Metrics, contaminated: Contaminated, tests: TestRows, params: Split
+) -> Metrics:
+    """Counts by split, the largest group, what connected documents, and test rows and documents that held some."""
     reasons = {reason: decided.filter(pl.col("reason") == reason).height for reason in (CONTAMINATED, BRIDGED)}
     groups = decided["group"].drop_nulls().value_counts()["count"]
     by_set = {name: {"rows": tests.sets.count(name), "documents": 0} for name in dict.fromkeys(tests.sets)}
-    found = decided.filter(pl.col("reason") == CONTAMINATED)["evidence"].str.split(": ").list.first()
-    for name, count in found.value_counts().iter_rows():
-        by_set[name]["documents"] = count
+    for row in contaminated.rows.tolist():
+        by_set[tests.sets[row]]["documents"] += 1
     return {
         **count_rows(rows_in=decided.height, dropped={reason: count for reason, count in reasons.items() if count}),
         "splits": _count(decided),
         "groups": {"all": len(groups), "largest": groups.max() or 0, "alone": (groups == 1).sum()},
-        "pairs": {kind: len(left) for kind, (left, _) in pairs.items()},
+        "connections": connections,
         "test_sets": by_set,
-        "notes": [_shares(decided), *_absent_labels(decided, params)],
+        "notes": [_shares(decided), *_short_rows(tests), *_absent_labels(decided, params)],
     }
 
 
@@ -252,7 +250,7 @@ def _shares(decided: pl.DataFrame) -> str:
 
 def _count(decided: pl.DataFrame) -> Metrics:
     """Documents, their share, characters and groups of each split, in all, by language and by label."""
-    total = decided["split"].count()
+    total = max(1, decided["split"].count())
 
     def measure(rows: pl.DataFrame) -> Metrics:
         return {"documents": rows.height, "characters": rows["n_chars"].sum(), "groups": rows["group"].n_unique()}
@@ -267,12 +265,25 @@ def _count(decided: pl.DataFrame) -> Metrics:
 
 
 def _absent_labels(decided: pl.DataFrame, params: Split) -> Iterator[str]:
-    """A sentence for each label that a side lacks."""
+    """A sentence for each of the first NAMED labels that a side lacks, and one for the others."""
+    left = 0
     placed = decided.filter(pl.col("split").is_not_null(), pl.col("label").is_not_null())
     for (label,), rows in sorted(placed.partition_by("label", as_dict=True).items()):
         absent = [side for side in SIDES if getattr(params, side) > 0 and side not in rows["split"]]
-        if absent:
+        left += bool(absent)
+        if absent and left <= NAMED:
             yield (
                 f"label {label!r} is in no document of {' and '.join(absent)}: it has {rows.height:,} documents in "
                 f"{rows['group'].n_unique():,} groups"
             )
+    if left > NAMED:
+        yield f"{left - NAMED:,} more labels are not on all sides"
+
+
+def _short_rows(tests: TestRows) -> Iterator[str]:
+    """A sentence for each test set with rows of fewer tokens than a gram."""
+    for name in dict.fromkeys(tests.sets):
+        short = sum(own == name and length < NGRAM for own, length in zip(tests.sets, tests.lengths, strict=True))
+        if short:
+            rows = f"{short:,} of {tests.sets.count(name):,} rows of {name}"
+            yield f"{rows} have fewer than {NGRAM} words: they are found only where a document is nothing else"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,11 @@ def trace_part(group_by: Sequence[str], part: Part, folder: Path) -> Metrics:
             keys = [[key] if key is not None else [] for key in text_keys(texts)]
             turns = [_turns(row) for row in batch.select("messages", "preference").iter_rows(named=True)]
             turn_keys = iter(text_keys(Texts.of_strings(turn for said in turns for turn in said)))
-            for row, own in zip(batch.drop("text").iter_rows(named=True), keys, strict=True):
+            similarity = _similarity_columns(texts)
+            for row, own, short in zip(
+                batch.drop("text").iter_rows(named=True), keys, similarity["shingles"], strict=True
+            ):
+                own += [_key(np.array(short.as_py(), np.uint64))] if len(short) else []
                 own += [key_of("document", row[name]) for name in ("id", "parent_id") if row[name] is not None]
                 values = {name: value for name in group_by if (value := grouping_value(row, name)) is not None}
                 own += [key_of(f"group_by {name}", value) for name, value in values.items()]
@@ -76,7 +80,7 @@ def trace_part(group_by: Sequence[str], part: Part, folder: Path) -> Metrics:
                     [[key for _ in said if (key := next(turn_keys)) is not None] for said in turns],
                     TRACE.field("turns").type,
                 ),
-                **_similarity_columns(texts),
+                **similarity,
             }
             writer.write_table(pa.table(columns_of).cast(TRACE))
     return {"group_by": found}
@@ -94,8 +98,19 @@ def grouping_value(row: Mapping[str, Any], name: str) -> str | None:
             return urlsplit(row["url"] or "").hostname
         except ValueError:  # an address that no parser takes
             return None
-    value = row[name] if name in row else json.loads(row["meta"] or "{}").get(name)
-    return value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)
+    value = row[name] if name in row else _meta(row).get(name)
+    if value is None or isinstance(value, str):
+        return value or None
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _meta(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object in `meta`; nothing where others put something else there."""
+    try:
+        meta = json.loads(row["meta"] or "{}")
+    except ValueError:
+        return {}
+    return meta if isinstance(meta, dict) else {}
 
 
 def key_of(kind: str, value: str) -> int:
@@ -115,11 +130,13 @@ def text_keys(texts: Texts) -> list[int | None]:
     """
     keys: list[int | None] = []
     for some, tokens in tokenised(texts):
-        whole = shingle_sets(tokens, sys.maxsize, short=True)
-        has_words = np.diff(whole.offsets).tolist()
-        hashes = iter(whole.hashes.tolist())
-        keys += [next(hashes) if words else _key_of_symbols(some.text(n)) for n, words in enumerate(has_words)]
+        for number, (start, end) in enumerate(itertools.pairwise(tokens.offsets.tolist())):
+            keys.append(_key(tokens.hashes[start:end]) if end > start else _key_of_symbols(some.text(number)))
     return keys
+
+
+def _key(hashes: npt.NDArray[np.uint64]) -> int:
+    return int.from_bytes(hashlib.blake2b(hashes.tobytes(), digest_size=8).digest(), "big")
 
 
 def _key_of_symbols(text: str) -> int | None:
@@ -166,4 +183,14 @@ def _turns(row: Mapping[str, Any]) -> list[str]:
     """What user, assistant and tools say in a dialogue or in the two of preference data, each once."""
     dialogues = [row["messages"] or [], *(row["preference"] or {}).values()]
     said = [turn["content"] for messages in dialogues for turn in messages or [] if turn["role"] != "system"]
-    return list(dict.fromkeys(said))
+    return list(dict.fromkeys(filter(None, said)))
+
+
+def said(documents: pl.DataFrame) -> Texts:
+    """All that documents say: their text, and what stands in their dialogues, which need not be its rendering."""
+    texts = documents["text"].to_list()
+    for number, row in enumerate(documents.select("messages", "preference").iter_rows(named=True)):
+        dialogues = [row["messages"] or [], *(row["preference"] or {}).values()]
+        turns = dict.fromkeys(turn["content"] or "" for messages in dialogues for turn in messages or [])
+        texts[number] = "\n".join([texts[number], *turns])
+    return Texts.of_strings(texts)

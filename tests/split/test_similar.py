@@ -14,7 +14,7 @@ from corpus.params import TestSet
 from corpus.split import contamination, similar
 from corpus.split.contamination import find_contaminated, grams_of, read_test_sets
 from corpus.split.grams import Finder, expand, gram_table
-from corpus.split.short import similar_short
+from corpus.split.short import PAIRS, similar_short
 from corpus.text.buffers import Texts
 
 SETS = st.lists(st.sets(st.integers(0, 12), min_size=1, max_size=8), min_size=1, max_size=14)
@@ -43,20 +43,14 @@ def test_short_documents_are_joined_as_all_pairs_say(sets: list[set[int]], thres
         for a, b in itertools.combinations(range(len(sets)), 2)
         if len(sets[a] & sets[b]) >= threshold * len(sets[a] | sets[b])
     ]
-    found = list(zip(left.tolist(), right.tolist(), strict=True))
-    assert set(found) <= set(alike)
-    assert joined(len(sets), found) == joined(len(sets), alike)
+    assert sorted(zip(left.tolist(), right.tolist(), strict=True)) == alike
 
 
-@given(SETS, st.integers(1, 13))
-def test_what_comes_later_does_not_change_how_earlier_ones_are_joined(sets: list[set[int]], count: int) -> None:
-    def pairs(some: list[set[int]]) -> list[tuple[int, int]]:
-        hashes = np.array([one for each in some for one in sorted(each)], np.uint64)
-        left, right = similar_short(hashes, np.cumsum([0, *map(len, some)]), 0.5)
-        return list(zip(left.tolist(), right.tolist(), strict=True))
-
-    earlier = [(a, b) for a, b in pairs(sets) if max(a, b) < count]
-    assert joined(min(count, len(sets)), earlier) == joined(min(count, len(sets)), pairs(sets[:count]))
+def test_of_a_large_family_the_pairs_are_bounded_and_all_are_joined() -> None:
+    sets = [[1, 2, 3, 100 + number] for number in range(400)]
+    left, right = similar_short(np.array(sets, np.uint64).ravel(), np.arange(401) * 4, 0.5)
+    assert np.bincount(right).max() == PAIRS
+    assert len(joined(400, list(zip(left.tolist(), right.tolist(), strict=True)))) == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 6)), max_size=40, unique=True), st.integers(1, 7))
@@ -72,16 +66,24 @@ def test_a_table_finds_owners_as_a_dictionary_does(pairs: list[tuple[int, int]],
     assert found == [(gram, owner) for gram, all_owners in expected.items() for owner in all_owners]
 
 
+def sharing(turns: list[list[int]], batches: list[int]) -> list[set[int]]:
+    """The documents of each key that several have."""
+    columns = pl.Series([[number] for number in range(len(turns))], dtype=pl.List(pl.UInt64))
+    members = similar.having(columns, pl.Series(turns, dtype=pl.List(pl.UInt64)), pl.Series(batches))
+    return [set(members.documents[members.keys == key].tolist()) for key in np.unique(members.keys)]
+
+
 def test_turns_that_many_dialogues_share_connect_nothing() -> None:
     turns = [[1, 100 + number] for number in range(30)] + [[2, 200], [2, 201], [100]]
-    left, right = similar.equal_turns(pl.Series(turns, dtype=pl.List(pl.UInt64)), pl.Series([0] * 33))
-    assert sorted(zip(left.tolist(), right.tolist(), strict=True)) == [(0, 32), (30, 31)]
+    assert sharing(turns, [0] * 33) == [{30, 31}, {0, 32}]
 
 
 def test_a_turn_counts_by_the_dialogues_up_to_its_batch() -> None:
-    turns = pl.Series([[1]] * 4 + [[1]] * 20, dtype=pl.List(pl.UInt64))
-    left, right = similar.equal_turns(turns, pl.Series([0] * 4 + [1] * 20))
-    assert sorted(zip(left.tolist(), right.tolist(), strict=True)) == [(0, 1), (0, 2), (0, 3)]
+    assert sharing([[1]] * 4 + [[1]] * 20, [0] * 4 + [1] * 20) == [{0, 1, 2, 3}]
+
+
+def test_a_turn_is_no_other_key() -> None:
+    assert sharing([[1], [0]], [0, 0]) == []
 
 
 def held(texts: list[str]) -> set[tuple[int, int]]:
@@ -181,6 +183,7 @@ def test_rows_of_all_shapes_are_read(tmp_path: Path) -> None:
         (b"no json\n", r"split\.test_sets\.mine: row 1 of .*"),
         (b"", r"split\.test_sets\.mine: .* holds no row"),
         (b'{"text": "  "}\n', r"row 1 of"),
+        (b'{"text": "fine"}\n{"text": "!!! ???"}\n', r"row 2 of .* has no word"),
     ],
 )
 def test_a_test_set_counts_whole_or_not_at_all(tmp_path: Path, content: bytes, said: str) -> None:
@@ -192,3 +195,16 @@ def test_a_test_set_counts_whole_or_not_at_all(tmp_path: Path, content: bytes, s
 def test_a_missing_test_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"split\.test_sets\.mine: .*gone.jsonl does not exist"):
         read_test_sets(tmp_path, {"mine": TestSet(path=str(tmp_path / "gone.jsonl"))})
+
+
+def test_all_named_fields_are_guarded_whatever_their_order(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"question": "Who was it?", "text": "Once upon a time."}\n')
+    for fields in (["question", "text"], ["text", "question"]):
+        rows = read_test_sets(tmp_path / "none", {"mine": TestSet(path=str(tmp_path / "t.jsonl"), fields=fields)})
+        assert rows.lengths == [7]
+
+
+def test_a_set_cannot_take_the_name_of_a_pinned_one(tmp_path: Path) -> None:
+    (tmp_path / "en.jsonl").write_text('{"text": "Once upon a time."}\n')
+    with pytest.raises(UserError, match="pinned-en: a pinned set has this name"):
+        read_test_sets(tmp_path, {"pinned-en": TestSet(path=str(tmp_path / "en.jsonl"))})

@@ -67,7 +67,7 @@ def test_no_edge_joins_two_splits(data: Path) -> None:
     assert len(inside) > 50
     assert all(side[left] == side[right] for left, right in inside)
     assert set(side.values()) == {"train", "validation", "test"}
-    assert metrics["pairs"]["similar"] == len(inside)
+    assert metrics["connections"]["similar"] == len(inside)
 
 
 def test_what_was_dropped_before_is_not_judged(data: Path) -> None:
@@ -180,7 +180,7 @@ def test_missing_edges_are_named(tmp_path: Path) -> None:
 def test_golden(data: Path) -> None:
     result, _ = split(data, seed=4)
     digest = hashlib.blake2b(json.dumps(result.rows()).encode(), digest_size=8).hexdigest()
-    assert (stage.VERSION, digest) == (2, "4f92e0b9e636fbd8"), "split's output changed: if on purpose, raise VERSION"
+    assert (stage.VERSION, digest) == (3, "4f92e0b9e636fbd8"), "split's output changed: if on purpose, raise VERSION"
 
 
 # ---- what else keeps documents together, and what must not be learned -----------------------------------------------
@@ -276,3 +276,42 @@ def test_bytes_do_not_depend_on_workers(data: Path, tmp_path: Path) -> None:
         execute(stage, Run("split", Params(), inputs, output, data=data, reports=None, home=home, workers=workers))
         outputs.append({path.name: path.read_bytes() for path in sorted(output.glob("*"))})
     assert outputs[0] == outputs[1]
+
+
+def test_a_group_does_not_fall_apart_with_the_document_that_is_dropped(tmp_path: Path) -> None:
+    """The first of a host is contaminated; the others are one group all the same."""
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "mine.jsonl").write_text(json.dumps({"text": PLAIN[0]}) + "\n")
+    urls = ["https://a.example/"] * 20 + [f"https://b{n}.example/" for n in range(20)]
+    result, _ = split(tmp_path, plain(tmp_path / "p.parquet", url=urls), group_by=["host"])
+    assert result["reasons"][0].to_list() == ["split.contaminated"]
+    assert set(result["group"][1:20]) == {"01"} and result["split"][1:20].n_unique() == 1
+
+
+@pytest.mark.parametrize("place", ["messages", "preference"])
+def test_what_a_dialogue_says_beside_its_text_is_looked_at(tmp_path: Path, place: str) -> None:
+    secret = "The quick " + PLAIN[0].replace("0", "x")
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "mine.jsonl").write_text(json.dumps({"text": secret}) + "\n")
+    turns = [{"role": "user", "content": "Well?"}, {"role": "assistant", "content": secret}]
+    said: list[Any] = [None] * 40
+    said[7] = turns if place == "messages" else {"chosen": turns[:1], "rejected": turns}
+    result, _ = split(tmp_path, plain(tmp_path / "p.parquet", **{place: said}))
+    assert result.filter(~pl.col("kept"))["id"].to_list() == ["07"]
+
+
+def test_odd_columns_are_no_groups(tmp_path: Path) -> None:
+    odd = ["[1]", "no json", '{"author": ""}', '{"author": null}', '{"author": "one"}', '{"author": "one"}']
+    result, _ = split(tmp_path, plain(tmp_path / "p.parquet", meta=odd + [None] * 34), group_by=["author"])
+    assert groups(result) == {f"{n:02d}": f"{n:02d}" for n in range(40)} | {"05": "04"}
+
+
+def test_of_many_labels_that_are_not_everywhere_some_are_named(tmp_path: Path) -> None:
+    _, metrics = split(tmp_path, plain(tmp_path / "p.parquet", label=[str(n) for n in range(40)]))
+    assert len(metrics["notes"]) == 7 and metrics["notes"][-1] == "35 more labels are not on all sides"
+
+
+def test_when_nothing_is_kept_it_says_so(tmp_path: Path) -> None:
+    path = plain(tmp_path / "p.parquet", kept=[False] * 40)
+    with pytest.raises(UserError, match="no document to work on"):
+        split(tmp_path, path)

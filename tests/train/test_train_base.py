@@ -112,7 +112,9 @@ def test_a_model_with_its_own_code_is_refused_and_the_code_not_run(project: Path
 
 def test_a_model_that_is_nowhere_is_refused(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match=r"base\.model: './nowhere' is no folder here .* without a network, copy"):
+    with pytest.raises(UserError, match=r"base\.model: 'no/where' is no folder here .* without a network, copy"):
+        execute(train.base, make_run("base", project, tmp_path / "out", "base.model=no/where"))
+    with pytest.raises(UserError, match=r"base\.model: the folder './nowhere' does not exist"):
         execute(train.base, make_run("base", project, tmp_path / "out", "base.model=./nowhere"))
 
 

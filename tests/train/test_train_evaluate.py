@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_project import dialogue, make_run, text, with_base
+from tiny_project import dialogue, make_run, params, text, with_base
 
 import train.evaluate
 from corpus.errors import UserError
@@ -30,10 +30,16 @@ from train.scores import (
     question,
     start_token,
     text_scores,
+    to_score,
     token_scores,
     windows,
 )
 from train.shards import Document
+
+
+def text_rows(tokenizer, texts):
+    return [to_score(tokenizer, Example("", text)).ids for text in texts]
+
 
 SETS = {"pinned-en": 3, "pinned-zh": 3, "test-en": 3, "test-zh-Hans": 4}
 TEXT_SCORES = ("bleu", "chrf", "rouge_1", "rouge_2", "rouge_l")
@@ -109,7 +115,7 @@ def alone(model, tokenizer, written: str, window: int) -> list[tuple[float, bool
 def test_every_token_is_scored_once_with_what_stands_before_it(model, tokenizer):
     texts = [text("zh-Hans", words, 5) if words else "" for words in (12, 0, 150, 1, 40)]
     expected = [alone(model, tokenizer, written, 16) for written in texts]
-    for found, own in zip(token_scores(model, tokenizer, texts, 16), expected, strict=True):
+    for found, own in zip(token_scores(model, text_rows(tokenizer, texts), 16), expected, strict=True):
         assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in own], abs=1e-4)
         assert [right for _, right in found] == [right for _, right in own]
 
@@ -220,7 +226,7 @@ def test_an_adapter_is_scored_on_the_base_it_was_trained_on(project: Path, metri
     folders = (tmp_path / "data" / "base", tmp_path / "data" / "finetune")
     adapted, tokenizer = load_finetuned(*folders, method="qlora").eval(), load_tokenizer(folders[0], "base.model")
     texts = [example.text for example in pinned_sets(tmp_path / "data" / "evaluation")[0].examples]
-    nats = sum(loss for own in token_scores(adapted, tokenizer, texts, 64) for loss, _ in own)
+    nats = sum(loss for own in token_scores(adapted, text_rows(tokenizer, texts), 64) for loss, _ in own)
     assert found["adapted"]["bits_per_byte"] == pytest.approx(nats / math.log(2) / found["bytes"], abs=1e-5)
     assert found["adapted"]["bits_per_byte"] != before["adapted"]["bits_per_byte"]
     assert found["base"]["bits_per_byte"] == before["base"]["bits_per_byte"]
@@ -238,8 +244,8 @@ def test_prompt_tuning_is_scored_token_by_token(model, tokenizer, project: Path)
     base = load_model(project / "data" / "base", "base.model").eval()
     tuned = get_peft_model(base, PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")).eval()
     texts = [text("en", words, 1) for words in (5, 30)]
-    plain = token_scores(model, tokenizer, texts, 32)
-    found = token_scores(tuned, tokenizer, texts, 32)
+    plain = token_scores(model, text_rows(tokenizer, texts), 32)
+    found = token_scores(tuned, text_rows(tokenizer, texts), 32)
     assert [len(own) for own in found] == [len(own) for own in plain] and found != plain
     assert generate(tuned, tokenizer, [tokenizer(texts[0])["input_ids"]], 4)[1] > 0
 
@@ -299,12 +305,12 @@ def test_golden(project: Path, tokenizer, tmp_path: Path):
     found = [
         one[name]["adapted"][score] for name in ("pinned-en", "pinned-talk") for score in ("bits_per_byte", "chrf")
     ]
-    assert train.evaluate.VERSION == 4
+    assert train.evaluate.VERSION == 5
     assert found == pytest.approx(GOLDEN, abs=0.01), "meant? then raise VERSION in train/evaluate.py, put these here"
-    assert one["pinned-en"]["fingerprint"] == "ab50cd9ac6502e66", "meant? then raise VERSION, put this here"
+    assert one["pinned-en"]["fingerprint"] == "1455e06b4752202c", "meant? then raise VERSION, put this here"
 
 
-GOLDEN = [2.0248, 4.3165, 1.4538, 2.0080]
+GOLDEN = [2.0248, 4.3165, 4.4339, 2.0080]
 
 
 # ---- sets ------------------------------------------------------------------------------------------------------------
@@ -403,7 +409,9 @@ def test_no_special_token_comes_from_what_is_scored(model, tokenizer, mark: str,
     with torch.no_grad():
         losses = -torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0, :-1], -1)
     expected = [losses[place, token].item() for place, token in enumerate(ids[1:])]
-    assert [nats for nats, _ in token_scores(model, tokenizer, [written], 64)[0]] == pytest.approx(expected, abs=1e-4)
+    assert [nats for nats, _ in token_scores(model, text_rows(tokenizer, [written]), 64)[0]] == pytest.approx(
+        expected, abs=1e-4
+    )
 
 
 def test_a_long_prompt_keeps_its_end(tokenizer):
@@ -571,3 +579,43 @@ def test_a_model_of_no_numbers_is_refused(project: Path, tmp_path: Path):
     base.save_pretrained(tmp_path / "data" / "finetune")
     with pytest.raises(UserError, match="adapted: its loss on pinned-en is no number"):
         execute(train.evaluate, run)
+
+
+def test_of_a_dialogue_the_answers_are_scored_as_training_learns_them(project: Path):
+    """The same tokens, with the same losses, as the labels of a pack of that dialogue."""
+    from train.encode import encode
+    from train.shards import Tally
+
+    base = project / "data" / "base"
+    model, tokenizer = load_model(base, "base.model").eval(), load_tokenizer(base, "base.model")
+    messages = [
+        {"role": "user", "content": "怎样打开文件？"},
+        {"role": "assistant", "content": "Open it by its name."},
+        {"role": "user", "content": "And then?"},
+        {"role": "assistant", "content": "然后读取。"},
+    ]
+    row = to_score(tokenizer, Example("a", "whatever", messages))
+    ((piece,),) = encode(
+        tokenizer, [Document("a", "whatever", messages=messages)], params("pack.length=256").pack, [], Tally()
+    )
+    assert row.ids == piece.tokens.tolist() and row.counts == piece.learned[1:].tolist()
+    assert 0 < sum(row.counts) < len(row.counts)
+    assert row.size == len("Open it by its name.然后读取。".encode())
+    labels = torch.tensor(
+        [[id if learned else -100 for id, learned in zip(row.ids, [False, *row.counts], strict=True)]]
+    )
+    expected = model(input_ids=torch.tensor([row.ids]), labels=labels).loss.item()
+    (found,) = token_scores(model, [row.ids], 256)
+    scored = [nats for (nats, _), counts in zip(found, row.counts, strict=True) if counts]
+    assert sum(scored) / len(scored) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_dialogue_without_chat_template_is_its_text_and_a_task_its_answer(project: Path):
+    tokenizer = load_tokenizer(project / "data" / "base", "base.model")
+    tokenizer.chat_template = None
+    messages = [{"role": "user", "content": "Good?"}, {"role": "assistant", "content": "yes"}]
+    text = to_score(tokenizer, Example("a", "user: Good?", messages))
+    assert all(text.counts) and text.size == len("user: Good?")
+    task = to_score(tokenizer, Example("a", "Good", messages, by_template=True))
+    assert tokenizer.decode([id for id, counts in zip(task.ids[1:], task.counts, strict=True) if counts]) == "yes"
+    assert task.size == 3

@@ -12,7 +12,7 @@ from tiny_project import dialogue, make_run, write_sources
 
 from corpus.documents import document_id, to_arrow, write_table
 from corpus.errors import UserError
-from train.shards import Document, Tally, find_shards, held_out_ids, read_shard, traces
+from train.shards import Document, Tally, contaminated_ids, find_shards, held_out_ids, read_shard, traces
 
 
 def write_lines(path: Path, *rows: Any) -> Path:
@@ -165,3 +165,19 @@ def test_copies_of_held_out_documents_are_held_out(tmp_path: Path):
     held_out = held_out_ids(make_run("pack", tmp_path))
     assert {"en-02", "en-03", "en-05", "en-11", "en-04", "en-06"} <= held_out
     assert not held_out & {"en-17", "en-00", "en-01"}
+
+
+def test_an_unfiltered_document_with_words_of_a_test_set_is_no_control(tmp_path: Path):
+    write_sources(tmp_path)
+    run = make_run("pack", tmp_path)
+    secret = " ".join(f"word{letter}" for letter in "abcdefghijklmnopqrst")
+    with (tmp_path / "data" / "evaluation" / "exam.jsonl").open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"id": "1", "text": secret}) + "\n")
+    assert contaminated_ids(run) == set()
+    (path,) = (tmp_path / "data" / "clean").glob("*.parquet")
+    frame = pl.read_parquet(path)
+    dropped = pl.read_parquet(next((tmp_path / "data" / "split").glob("*.parquet"))).filter(pl.col("split").is_null())
+    planted = dropped["id"][0]
+    texts = pl.when(pl.col("id") == planted).then(pl.lit(f"first {secret} last")).otherwise("text")
+    write_table(to_arrow(frame.with_columns(text=texts)), path)
+    assert contaminated_ids(run) == {planted}
