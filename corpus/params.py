@@ -253,6 +253,14 @@ class BackTranslation(Section):
         return self
 
 
+class Synonyms(Section):
+    """Words that are replaced by others of the same meaning; a language without list and model is left alone."""
+
+    words: dict[Language, Path] = {}  # lists by language, with a line such as `big: large, huge`
+    models: dict[Language, str] = {}  # masked language models by language: a folder, or owner/name@revision
+    rate: Fraction = 0.1  # of the words that may be replaced
+
+
 Band = Annotated[tuple[float, float], Field(description="least and most")]
 
 
@@ -271,6 +279,7 @@ class Augment(Section):
     fraction: Fraction = 0.2  # of the kept train documents
     swaps: Fraction = 0.05  # of the sentences that change places with their neighbour
     backtranslate: dict[Language, BackTranslation] = {}  # by language
+    synonyms: Synonyms = Synonyms()
     gates: Gates = Gates()
     seed: Seed = 0
 

@@ -191,7 +191,7 @@ def _transformers_model(folder: Path) -> Any:
     import torch
     from transformers import AutoModelForSeq2SeqLM
 
-    _be_quiet()
+    be_quiet()
     torch.set_num_threads(1)  # one thread a worker; and sums in one order, so that beams never differ
     try:
         model = AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
@@ -209,7 +209,7 @@ def load_tokenizer(folder: Path, source: str | None, target: str | None) -> tupl
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    _be_quiet()
+    be_quiet()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -266,8 +266,8 @@ def _with_target(tokenizer: Any, sentence: str, target: str | None) -> str:
     return f"{marker} {sentence}" if target and marker in tokenizer.get_vocab() else sentence
 
 
-def _be_quiet() -> None:
-    """No bars and warnings of transformers among the lines of a stage."""
+def be_quiet() -> None:
+    """Keep the bars and warnings of transformers out of the lines of a stage."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

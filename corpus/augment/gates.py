@@ -126,8 +126,8 @@ def chrf(parent: str, text: str) -> float:
 def repetition(text: str) -> float:
     """The share of runs of four words (characters in Chinese) that stood before; 0 for a text of no more than four.
 
-    >>> repetition("one two three four five"), repetition("and so on and so on and so on and so on")
-    (0.0, 0.6666666666666666)
+    >>> repetition("one two three four five"), repetition("so on and so on and so on")
+    (0.0, 0.4)
     """
     words = _WORD.findall(text.casefold())
     runs = [tuple(words[at : at + _RUN]) for at in range(len(words) - _RUN + 1)]

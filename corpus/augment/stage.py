@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from corpus.answers import Answers, answers
-from corpus.augment import swap, translation
+from corpus.augment import swap, synonyms, translation
 from corpus.augment.gates import Variant, failed_gates, join_reasons, normalised
 from corpus.augment.surroundings import Surroundings, failed_outside, write_surroundings
 from corpus.augment.translation import RoundTrip
@@ -31,6 +31,7 @@ class Makers(NamedTuple):
 
     params: Augment
     trips: dict[str, RoundTrip]
+    words: dict[str, synonyms.Source]
     cache: Path
 
 
@@ -41,12 +42,14 @@ def run(run: Run) -> Metrics:
     """
     parts = side_by_side(run)
     trips = translation.round_trips(run.params.augment.backtranslate, run.home)
+    words = synonyms.sources(run.params.augment.synonyms)
     around = write_surroundings(run, parts)
-    makers = Makers(run.params.augment, trips, run.home / "answers.sqlite")
+    makers = Makers(run.params.augment, trips, words, run.home / "answers.sqlite")
     task = functools.partial(_augment_part, makers, around)
     engines = [f"{language} {trip.engine}" for language, trip in sorted(trips.items())]
+    engines += [f"{language} {source.fingerprint}" for language, source in words.items()]
     counted = map_parts(run, parts, task, VERSION, run.params.augment, around.fingerprint(), *engines)
-    methods = [swap.METHOD, *([translation.METHOD] if trips else [])]
+    methods = [swap.METHOD, *([translation.METHOD] if trips else []), *([synonyms.METHOD] if words else [])]
     nothing = {"by_method": {method: {"generated": 0, "kept": 0} for method in methods}}
     return functools.reduce(add_metrics, counted, nothing)
 
@@ -111,6 +114,10 @@ def variants(parent: dict[str, Any], makers: Makers, cache: Answers) -> Iterator
     if parent["lang"] in makers.trips:
         back = translation.back_translate(parent["id"], text, makers.trips[parent["lang"]], cache)
         yield Variant(text, back, translation.METHOD)
+    if parent["lang"] in makers.words:
+        source, key = makers.words[parent["lang"]], f"{params.seed}\0{parent['id']}"
+        other = synonyms.replace_words(parent["id"], text, source, params.synonyms.rate, key, cache)
+        yield Variant(text, other, synonyms.METHOD)
 
 
 def count(looked_at: int, rows: list[dict[str, Any]]) -> Metrics:
