@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import importlib
+import importlib.metadata
 import json
 import os
 import random
@@ -119,7 +119,7 @@ def convert(folder: Path, home: Path) -> Path:
     from corpus.stage import file_digest
 
     content = [file_digest(path) for path in model_files(folder)]
-    key = key_of(device(), ctranslate2().__version__, transformers.__version__, *content).hex()
+    key = key_of(device(), ctranslate2_version(), transformers.__version__, *content).hex()
     known = sorted((home / "ctranslate2").glob(f"{key}-*[a-z0-9]"))
     if known:
         return known[0]
@@ -140,9 +140,10 @@ def convert(folder: Path, home: Path) -> Path:
 
 
 def _convert(folder: Path, scratch: Path, kind: str) -> Path:
-    converter = importlib.import_module("ctranslate2.converters").TransformersConverter(str(folder))
+    from ctranslate2.converters import TransformersConverter
+
     try:
-        converter.convert(str(scratch / kind), quantization=kind)
+        TransformersConverter(str(folder)).convert(str(scratch / kind), quantization=kind)
     except (ValueError, OSError, KeyError, RuntimeError, AttributeError) as error:
         said = " ".join(str(error).split())
         raise UserError(f"{folder} cannot be converted for CTranslate2 ({said}): try `engine: transformers`") from None
@@ -152,8 +153,8 @@ def _convert(folder: Path, scratch: Path, kind: str) -> Path:
 def agree(rounded: Path, exact: Path) -> bool:
     """Whether a converted model scores translations nearly as the exact one does.
 
-    On processors without instructions for 8-bit sums some libraries let these overflow, silently: the translations are
-    then fluent and wrong. Random tokens tell as well as sentences would.
+    On processors without instructions for 8-bit sums oneDNN lets these overflow, silently: the translations are then
+    fluent and wrong. MKL does not, but is slow on other makers' processors. Random tokens tell as well as sentences.
     """
     draw = random.Random(0)
     scores = []
@@ -172,18 +173,17 @@ def agree(rounded: Path, exact: Path) -> bool:
     return bool(apart <= MOST_APART * sum(map(abs, scores[1])))
 
 
-def ctranslate2() -> Any:
-    """The library, told to compute with MKL: oneDNN's 8-bit sums overflow on processors without VNNI."""
-    os.environ.setdefault("CT2_USE_MKL", "1")  # read when the library is loaded
-    return importlib.import_module("ctranslate2")
+def ctranslate2_version() -> str:
+    """The version of the library, without loading it."""
+    return importlib.metadata.version("ctranslate2")
 
 
 @functools.lru_cache(maxsize=4)
 def _translator(converted: Path) -> Any:
     kind = converted.name.rpartition("-")[2]
-    return ctranslate2().Translator(
-        str(converted), device=device(), compute_type=kind, inter_threads=1, intra_threads=1
-    )
+    import ctranslate2
+
+    return ctranslate2.Translator(str(converted), device=device(), compute_type=kind, inter_threads=1, intra_threads=1)
 
 
 @functools.lru_cache(maxsize=4)

@@ -80,7 +80,7 @@ def _round_trip(language: str, models: BackTranslation, home: Path) -> RoundTrip
     if models.engine == "ctranslate2":
         there, back = (engines.convert(folder, home) for folder in (forward, backward))
         kinds = [converted.name.rpartition("-")[2] for converted in (there, back)]
-        library = f"ctranslate2 {engines.ctranslate2().__version__} {kinds}, {library}"
+        library = f"ctranslate2 {engines.ctranslate2_version()} {kinds}, {library}"
     content = [file_digest(path) for folder in (forward, backward) for path in engines.model_files(folder)]
     ways = (
         Direction(forward, own, pivot, there, models.beams),
