@@ -23,7 +23,8 @@ COMMIT = "1234567890abcdef1234567890abcdef12345678"
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What the repository team/tiny holds: the tiny base, a pickle and a program."""
     base = with_base(tmp_path_factory.getbasetemp()) / "data" / "base"
-    held = {path.name: path.read_bytes() for path in base.iterdir() if not path.name.startswith(".")}
+    ours = (".stage", "base.json")
+    held = {path.name: path.read_bytes() for path in base.iterdir() if path.name not in ours}
     return held | {"pytorch_model.bin": b"a pickle", "setup.py": b"raise SystemExit('ran')"}
 
 
@@ -88,6 +89,7 @@ def test_a_model_of_the_hub_is_copied_without_its_pickles_and_programs(
     assert done.returncode == 0, done.stderr
     written = {path.name: path.read_bytes() for path in (tmp_path / "data" / "base").iterdir()}
     del written[".stage"]
+    assert json.loads(written.pop("base.json")) == {"model": "team/tiny", "revision": None}
     assert written == {name: data for name, data in files.items() if name not in ("pytorch_model.bin", "setup.py")}
     assert not any(".bin" in path or ".py" in path for path in asked)
 
