@@ -284,9 +284,37 @@ class Augment(Section):
     seed: Seed = 0
 
 
+Weight = Annotated[float, Field(ge=0, le=100)]  # how often a document is taken
+
+
+class Balance(Section):
+    """Groups of train documents that shall count the same."""
+
+    by: Literal["label", "source", "lang"]
+    to: Literal["most", "mean", "fewest"] | Positive = "mean"  # of the groups' documents, or a number of them
+    max_copies: Positive = 10  # of a document; a group of few then stays below the others
+
+
 class Shard(Section):
-    chunk_tokens: Positive | None = None
+    chunk_tokens: Positive | None = None  # cuts documents at ends of paragraphs and sentences; null: none
+    overlap_tokens: Annotated[int, Field(ge=0)] = 0  # whole sentences that a chunk repeats of the one before
+    tokenizer: str | None = None  # a tokenizer.json, its folder, owner/name@revision; null: words and Han characters
+    # How often train documents are taken: by value of a column; by place among the values of a signal, lowest first,
+    # in buckets of equally many documents of each language.
+    weights: dict[Literal["label", "source", "lang"], dict[str, Weight]] = {}
+    buckets: dict[Name, Annotated[list[Weight], Field(min_length=2, max_length=100)]] = {}
+    balance: Balance | None = None
+    copy_to: Location | None = None  # a folder, here or on object storage, that gets the same files
+    storage: dict[str, str | int | bool] = {}  # options of fsspec for copy_to; keys belong in the environment
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _overlap_leaves_room(self) -> Shard:
+        if self.overlap_tokens and self.overlap_tokens > (self.chunk_tokens or 0) / 2:
+            raise ValueError(
+                f"overlap_tokens {self.overlap_tokens} is more than half of chunk_tokens {self.chunk_tokens}"
+            )
+        return self
 
 
 class Base(Section):

@@ -53,6 +53,7 @@ REASONS: dict[str, str] = {
     "augment.perplexity": "a language model finds it far more surprising than its parent",
     "augment.held_out": "it holds 13 words in a row of validation, test or a test set that its parent has not",
     "augment.duplicate": "it equals a document of the corpus, or holds much of one that is not its parent",
+    "shard.balance": "shard.weights, buckets and balance take only a part of the documents that are like it",
     "pack.no_answer": "nothing in it is to be learned: a dialogue in which the assistant answers nobody, or no text",
     "pack.template": "the chat template cannot render the dialogue turn by turn, or a prompt template the document",
     "pack.error": "a row that is no document: no JSON, no UTF-8, or neither text nor a dialogue",

@@ -112,17 +112,17 @@ def read_shard(path: Path, tally: Tally | None = None) -> Iterator[Document]:
     Raises UserError for what is missing, damaged, or of both kinds.
     """
     chunks: list[Document] = []  # of one document
-    for document, goes_on in _documents(path, tally or Tally()):
-        if chunks and not (goes_on and document.id == chunks[0].id):
+    for document, overlap in _documents(path, tally or Tally()):
+        if chunks and (overlap is None or document.id != chunks[0].id):
             yield dataclasses.replace(chunks[0], text="".join(chunk.text for chunk in chunks))
             chunks.clear()
-        chunks.append(document)
+        chunks.append(dataclasses.replace(document, text=document.text[overlap:]))
     if chunks:
         yield dataclasses.replace(chunks[0], text="".join(chunk.text for chunk in chunks))
 
 
-def _documents(path: Path, tally: Tally) -> Iterator[tuple[Document, bool]]:
-    """Each row as a document, and whether it is a later chunk of one."""
+def _documents(path: Path, tally: Tally) -> Iterator[tuple[Document, int | None]]:
+    """Each row as a document, and if it is a later chunk of one how many characters it repeats of the one before."""
     for row in _rows(path):
         # What a document has no column for is in `meta`, as are numbers where it has text.
         more = json.loads(row.get("meta") or "{}")
@@ -140,7 +140,8 @@ def _documents(path: Path, tally: Tally) -> Iterator[tuple[Document, bool]]:
             tally.dropped.append(Dropped(identity, f"pack.error.{reason.rsplit('.', 1)[-1]}", detail))
             continue
         lang, messages = row.get("lang") or "und", row.get("messages") or None
-        yield Document(identity, row["text"], lang, messages, label, source, row.get("title")), bool(more.get("chunk"))
+        overlap = more.get("overlap", 0) if more.get("chunk") else None
+        yield Document(identity, row["text"], lang, messages, label, source, row.get("title")), overlap
 
 
 def label_text(label: Any) -> str | None:

@@ -3,50 +3,110 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 from corpus.text.scripts import UNSPACED
 from corpus.text.sentences import split_sentences
 
+Counter = Callable[[Sequence[str]], list[int]]  # the tokens of each of some texts
+
 _TOKEN = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
-_PARAGRAPH = re.compile(r"\n\s*")
+_WORD = re.compile(rf"\s*(?:[{UNSPACED}]|[^\s{UNSPACED}]+)\s*|\s+")
+WORD, SENTENCE, PARAGRAPH = range(3)  # what ends with a piece; a chunk had better end with the greatest
 
 
-def count_tokens(text: str) -> int:
+class Piece(NamedTuple):
+    """A run of characters that chunks are put together from."""
+
+    text: str
+    tokens: int
+    ends: int  # WORD, SENTENCE or PARAGRAPH
+
+
+class Chunk(NamedTuple):
+    """A part of a document."""
+
+    text: str
+    tokens: int
+    overlap: int  # characters at its beginning with which the chunk before ends
+
+
+def count_words(texts: Sequence[str]) -> list[int]:
     """Tokens without a model: what stands between white space; in scripts without spaces each character.
 
-    >>> count_tokens("two words"), count_tokens("五个字OK。")
-    (2, 4)
+    >>> count_words(["two words", "五个字OK。"])
+    [2, 4]
     """
-    return len(_TOKEN.findall(text))
+    return [len(_TOKEN.findall(text)) for text in texts]
 
 
-def cut(text: str, limit: int) -> list[str]:
-    """Chunks of at most `limit` tokens (at least 1) which put together are the text, byte for byte.
+def cut_all(texts: Sequence[str], limit: int, overlap: int = 0, count: Counter = count_words) -> list[list[Chunk]]:
+    """Chunks of at most `limit` tokens of each text; without their overlaps they are the text, byte for byte.
 
-    A chunk ends with the last paragraph in its second half, else with the last sentence there, else after `limit`
-    tokens. A token is never cut but where a sentence ends in it. A text without tokens is one chunk.
+    A chunk ends with the last paragraph in its second half, else with the last sentence there, else with a word. Its
+    first sentences are the last ones of the chunk before, as many as have no more than `overlap` tokens, at most half
+    of the limit. Tokens are counted sentence by sentence, in long sentences word by word: put together these have
+    hardly ever more. Only what cannot be cut, a single character, may have more than `limit`.
 
-    >>> cut("One two three. Four five.\\n\\nSix seven eight.", 6)
+    >>> [chunk.text for chunk in cut_all(["One two three. Four five.\\n\\nSix seven eight."], 6)[0]]
     ['One two three. Four five.\\n\\n', 'Six seven eight.']
+    >>> [chunk.text for chunk in cut_all(["One two. Three four. Five six."], 4, overlap=2)[0]]
+    ['One two. Three four. ', 'Three four. Five six.']
     """
-    tokens = [found.span() for found in _TOKEN.finditer(text)]
-    if len(tokens) <= limit:
-        return [text]
-    starts, ends = [start for start, _ in tokens], [end for _, end in tokens]
-    paragraphs = [found.end() for found in _PARAGRAPH.finditer(text)]
-    sentences = list(accumulate(len(piece) for piece in split_sentences(text)))
-    chunks, start = [], 0
-    while (first := bisect_right(ends, start)) + limit < len(tokens):
-        latest, half = starts[first + limit], max(start, starts[first + limit // 2])
-        stop = _last_between(paragraphs, half, latest) or _last_between(sentences, half, latest) or latest
-        chunks.append(text[start:stop])
-        start = stop
-    return [*chunks, text[start:]]
+    return [list(_assemble(pieces, limit, overlap)) for pieces in _pieces(texts, limit, count)]
 
 
-def _last_between(places: list[int], after: int, until: int) -> int | None:
-    """The last of ascending places in (after, until]."""
-    number = bisect_right(places, until)
-    return places[number - 1] if number > bisect_left(places, after + 1) else None
+def _pieces(texts: Sequence[str], limit: int, count: Counter) -> list[list[Piece]]:
+    """The texts' sentences; of one with more than half of the limit its words, of a word over it the characters."""
+    found = _counted([split_sentences(text) for text in texts], count, SENTENCE)
+    for finer, fitting in ((_WORD.findall, limit // 2), (list, limit)):
+        long = [piece for pieces in found for piece in pieces if piece.tokens > fitting and len(piece.text) > 1]
+        parts = dict(zip(long, _counted([finer(piece.text) for piece in long], count, WORD), strict=True))
+        for piece, own in parts.items():
+            own[-1] = own[-1]._replace(ends=piece.ends)
+        found = [[part for piece in pieces for part in parts.get(piece, [piece])] for pieces in found]
+    return found
+
+
+def _counted(texts: Sequence[Sequence[str]], count: Counter, ends: int) -> list[list[Piece]]:
+    """Pieces with their tokens, all counted at once."""
+    counts = iter(count([text for own in texts for text in own]))
+    return [[Piece(text, next(counts), PARAGRAPH if ends and "\n" in text else ends) for text in own] for own in texts]
+
+
+def _assemble(pieces: Sequence[Piece], limit: int, overlap: int) -> Iterator[Chunk]:
+    before = [0, *accumulate(piece.tokens for piece in pieces)]  # tokens before each piece
+    start = repeated = 0  # the first piece, and how many of the next ones the chunk before has too
+    while before[-1] - before[start] > limit and start + repeated + 1 < len(pieces):
+        first = start + repeated
+        latest = first + 1  # a chunk brings something new, even if that alone is too much
+        while before[latest + 1] - before[start] <= limit:
+            latest += 1
+        half = before[start] + limit / 2
+        second_half = [end for end in range(first + 1, latest + 1) if before[end] > half]
+        stop = max(second_half, key=lambda end: (pieces[end - 1].ends, end), default=latest)
+        yield _chunk(pieces[start:stop], repeated)
+        most = min(overlap, limit - pieces[stop].tokens)  # the next piece must have room
+        start = _overlap_start(pieces, before, stop, most, first + 1)
+        repeated = stop - start
+    yield _chunk(pieces[start:], repeated)
+
+
+def _overlap_start(pieces: Sequence[Piece], before: Sequence[int], stop: int, overlap: int, earliest: int) -> int:
+    """The first of the sentences before `stop` that the next chunk repeats; `stop` if it repeats none."""
+    starts = [
+        start
+        for start in range(stop - 1, earliest - 1, -1)
+        if before[stop] - before[start] <= overlap and pieces[start - 1].ends > WORD
+    ]
+    return starts[-1] if starts else stop
+
+
+def _chunk(pieces: Sequence[Piece], repeated: int) -> Chunk:
+    return Chunk(
+        "".join(piece.text for piece in pieces),
+        sum(piece.tokens for piece in pieces),
+        sum(len(piece.text) for piece in pieces[:repeated]),
+    )

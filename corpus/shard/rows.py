@@ -10,28 +10,45 @@ import polars as pl
 import pyarrow as pa
 
 from corpus.documents import DOCUMENT
-from corpus.shard.chunks import cut
+from corpus.shard.chunks import Chunk, Counter, count_words, cut_all
 
 _FIRST = ("id", "text", "source", "lang", "url", "title", "date", "licence", "label", "parent_id", "method")
+_OWN = (
+    pa.field("chunk", pa.int32()),  # of its document, from 0
+    pa.field("overlap", pa.int32()),  # characters at its beginning with which the chunk before ends
+    pa.field("copy", pa.int32()),  # 0, and further ones for documents that are taken several times
+    pa.field("document_ids", pa.list_(pa.string())),  # whose words these are: the document's, and its parent's
+)
 _LAST = ("messages", "preference", "meta")  # meta holds the source's own ids and whatever else its rows said
-SHARD = pa.schema([*map(DOCUMENT.field, _FIRST), pa.field("chunk", pa.int32()), *map(DOCUMENT.field, _LAST)])
+SHARD = pa.schema([*map(DOCUMENT.field, _FIRST), *_OWN, *map(DOCUMENT.field, _LAST)])
 
 
-def chunk_rows(documents: pl.DataFrame, limit: int | None) -> pl.DataFrame:
-    """A row for each chunk of each document, `chunk` counting from 0; dialogues stay whole, for their messages do."""
+def chunk_rows(
+    documents: pl.DataFrame, limit: int | None, overlap: int = 0, count: Counter = count_words
+) -> pl.DataFrame:
+    """A row for each chunk of each document: the columns of SHARD, and its `tokens`.
+
+    Dialogues stay whole, for their messages do. Without a limit all documents are, and `tokens` is 0.
+    """
+    texts = documents["text"].to_list()
     if limit is None:
-        return documents.with_columns(chunk=pl.lit(0, pl.Int32)).select(SHARD.names)
-    chunks = [
-        [text] if dialogue else cut(text, limit)
-        for text, dialogue in zip(documents["text"], documents["messages"].is_not_null(), strict=True)
-    ]
+        chunks = [[Chunk(text, 0, 0)] for text in texts]
+    else:
+        whole = documents["messages"].is_not_null()
+        cut = iter(cut_all(documents.filter(~whole)["text"].to_list(), limit, overlap, count))
+        dialogues = documents.filter(whole)["text"].to_list()
+        uncut = iter([Chunk(text, tokens, 0) for text, tokens in zip(dialogues, count(dialogues), strict=True)])
+        chunks = [[next(uncut)] if stays else next(cut) for stays in whole]
     return (
         documents.with_columns(
-            text=pl.Series(chunks, dtype=pl.List(pl.String)),
-            chunk=pl.Series([list(range(len(pieces))) for pieces in chunks], dtype=pl.List(pl.Int32)),
+            pl.Series("text", [[chunk.text for chunk in own] for own in chunks], pl.List(pl.String)),
+            pl.Series("chunk", [list(range(len(own))) for own in chunks], pl.List(pl.Int32)),
+            pl.Series("overlap", [[chunk.overlap for chunk in own] for own in chunks], pl.List(pl.Int32)),
+            pl.Series("tokens", [[chunk.tokens for chunk in own] for own in chunks], pl.List(pl.Int64)),
         )
-        .explode("text", "chunk")
-        .select(SHARD.names)
+        .explode("text", "chunk", "overlap", "tokens")
+        .with_columns(document_ids=pl.concat_list("id", "parent_id").list.drop_nulls())
+        .select(*SHARD.names, "tokens")
     )
 
 
@@ -55,7 +72,11 @@ def instruction(messages: Sequence[dict[str, str]]) -> dict[str, str] | None:
 
 
 def instruction_lines(documents: pl.DataFrame) -> list[str]:
-    """The lines of instruct.jsonl for the dialogues among some documents."""
-    dialogues: list[list[dict[str, Any]]] = documents["messages"].drop_nulls().to_list()
-    pairs = [instruction(messages) for messages in dialogues]
-    return [json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs if pair is not None]
+    """The lines of instruct.jsonl for the dialogues among some documents: id, input, output, messages."""
+    dialogues = documents.filter(pl.col("messages").is_not_null()).select("id", "messages")
+    lines = []
+    for id, messages in dialogues.iter_rows():
+        pair: dict[str, Any] | None = instruction(messages)
+        if pair is not None:
+            lines.append(json.dumps({"id": id, **pair, "messages": messages}, ensure_ascii=False) + "\n")
+    return lines

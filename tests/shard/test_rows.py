@@ -30,7 +30,7 @@ def test_no_pair_without_question_or_answer() -> None:
 
 def test_documents_are_whole_unless_chunks_are_asked_for() -> None:
     whole = chunk_rows(documents("one two three", "four"), None)
-    assert whole.columns == SHARD.names
+    assert whole.columns == [*SHARD.names, "tokens"]
     assert whole["chunk"].to_list() == [0, 0]
     cut = chunk_rows(documents("one two three", "four"), 2)
     assert cut.select("id", "chunk", "text").rows() == [("0", 0, "one two "), ("0", 1, "three"), ("1", 0, "four")]

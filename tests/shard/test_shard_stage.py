@@ -1,12 +1,14 @@
 import hashlib
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from corpus.augment.stage import GENERATED
 from corpus.documents import DOCUMENT, write_table
@@ -15,12 +17,18 @@ from corpus.params import load
 from corpus.shard import stage
 from corpus.shard.rows import SHARD
 from corpus.stage import Metrics, Run, execute
+from train.shards import read_shard
 
 DIALOGUE = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So: “这样”."}]
 
 
 def annotate(project: Path, name: str, documents: pl.DataFrame, kept: pl.Expr, split: pl.Expr) -> None:
-    for folder, columns in (("filter", {"kept": kept}), ("split", {"kept": kept, "split": split})):
+    for folder, columns in (
+        ("measure", {"n_chars": pl.col("text").str.len_chars()}),
+        ("perplexity", {"ppl": pl.col("text").str.len_chars().cast(pl.Float64)}),
+        ("filter", {"kept": kept}),
+        ("split", {"kept": kept, "split": split}),
+    ):
         (project / "data" / folder).mkdir(parents=True, exist_ok=True)
         frame = documents.select("id", **columns)
         write_table(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), project / "data" / folder / name)
@@ -127,7 +135,9 @@ def test_json_lines_hold_the_same_rows_and_the_dialogues(project: Path) -> None:
     assert [(line["id"], line["text"]) for line in lines] == rows(project, "train").select("id", "text").rows()
     pairs = [json.loads(line) for line in (folder / "instruct.jsonl").read_text("utf-8").splitlines()]
     dialogues = rows(project, "train")["messages"].drop_nulls().len()
-    assert pairs == [{"input": "How?", "output": "So: “这样”."}] * dialogues
+    expected = {"input": "How?", "output": "So: “这样”.", "messages": DIALOGUE}
+    assert pairs and [{**pair, "id": None} for pair in pairs] == [{"id": None, **expected}] * dialogues
+    assert {pair["id"] for pair in pairs} <= set(rows(project, "train")["id"])
     assert "这样" in (folder / "instruct.jsonl").read_text("utf-8")
 
 
@@ -181,6 +191,122 @@ def test_datasets_loads_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert loaded.num_rows == len((folder / "train" / file).read_text("utf-8").splitlines())
 
 
+def test_datasets_streams_it_from_object_storage(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+    import fsspec
+
+    target = "memory://bucket/corpus"
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/bucket/corpus/train/part-train-00009.parquet", b"of an earlier, larger corpus")
+    files.pipe_file("/bucket/corpus/notes.md", b"somebody's")
+    shard(project, f"copy_to={target}", "chunk_tokens=4")
+    names = {path.removeprefix("/bucket/corpus/") for path in files.find("/bucket/corpus")}
+    here = {str(path.relative_to(project / "data/shard")) for path in (project / "data/shard").rglob("*.*")}
+    assert names == (here - {".stage"}) | {"notes.md"}
+    for pattern, kind in (("part-*.parquet", "parquet"), ("text.jsonl", "json"), ("instruct.jsonl", "json")):
+        stream = datasets.load_dataset(kind, data_files=f"{target}/train/{pattern}", split="train", streaming=True)
+        ids = [row["id"] for row in stream]
+        assert ids == ([row["id"] for row in rows(project, "train").to_dicts()] if pattern[0] != "i" else ids)
+        assert ids
+    files.rm("/bucket", recursive=True)
+
+
+def test_a_storage_that_cannot_be_written_to_is_named_before_any_work(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for target in ("nosuch://bucket/a", f"{tmp_path}/file/corpus"):
+        with pytest.raises(UserError, match=r"^shard\.copy_to: "):
+            shard(project, f"copy_to={target}")
+
+
+def test_chunks_by_a_named_tokenizer_with_overlap(project: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")  # a token is a character
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=100)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    named = (f"tokenizer={tmp_path}", "chunk_tokens=40", "overlap_tokens=20")
+    metrics = shard(project, *named)
+    train = rows(project, "train")
+    assert (
+        train["text"].str.len_chars().max() <= 40 < sum(map(len, ["Text number 1.", "It has a second paragraph."])) + 2
+    )
+    texts = (
+        train.filter(pl.col("method").is_null(), lang="en").group_by("id", maintain_order=True).agg("text", "overlap")
+    )
+    for pieces, overlaps in texts.select("text", "overlap").iter_rows():
+        whole = "".join(piece[overlap:] for piece, overlap in zip(pieces, overlaps, strict=True))
+        assert whole.startswith("Text number") and whole.endswith("paragraph.")
+        assert overlaps[0] == 0 and any(overlaps)
+    assert metrics["splits"]["train"]["en"]["tokens"] == train.filter(lang="en")["text"].str.len_chars().sum()
+    assert next(read_shard(project / "data/shard/train")).text in {row["text"] for row in everything(project)}
+    card = (project / "data/shard/README.md").read_text("utf-8")
+    assert "at most 40 tokens of" in card and "(20 tokens at most)" in card
+
+
+def everything(project: Path) -> list[dict[str, str]]:
+    return pl.concat(
+        pl.read_parquet(path, columns=["id", "text"]) for path in (project / "data/clean").iterdir()
+    ).to_dicts()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "no file, no folder, and no model"), ("{}", "is no tokenizer"), ("", "is no tokenizer")],
+)
+def test_a_tokenizer_that_is_none_is_named(
+    project: Path, tmp_path: Path, content: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    path = tmp_path / "tokenizer.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=f"shard.tokenizer: .*{said}"):
+        shard(project, f"tokenizer={path}", "chunk_tokens=4")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"has no tokenizer\.json"):
+        shard(project, f"tokenizer={tmp_path / 'empty'}")
+
+
+def test_balance_takes_train_documents_several_times_or_not_at_all(project: Path) -> None:
+    shard(project, output="plain")
+    metrics = shard(project, "weights.lang={en: 0.5, zh-Hans: 3}", "chunk_tokens=4")
+    plain, train = rows(project, "train", "plain"), rows(project, "train")
+    assert rows(project, "test").select("id").unique().height == rows(project, "test", "plain").height
+    chinese = plain.filter(lang="zh-Hans").height
+    assert train.filter(lang="zh-Hans").height == 3 * chinese
+    assert set(train.filter(lang="zh-Hans")["copy"]) == {0, 1, 2}
+    english = plain.filter(lang="en").height
+    taken = train.filter(lang="en")["id"].n_unique()
+    assert abs(taken - english / 2) <= 0.5
+    left_out = pl.read_parquet(project / "data/shard" / stage.LEFT_OUT)
+    assert set(left_out["id"]) | set(train["id"]) == set(plain["id"])
+    assert set(left_out["id"]).isdisjoint(train["id"])
+    kept = metrics["rows"]["kept"]
+    assert metrics["rows"] == {"in": kept + len(left_out), "generated": 0, "kept": kept, "dropped": len(left_out)}
+    assert metrics["dropped_by_reason"] == {"shard.balance": len(left_out)}
+    assert metrics["balance"]["lang"]["zh-Hans"] == {"documents": chinese, "taken": 3 * chinese}
+    neighbours = train.filter(lang="zh-Hans")["id"].to_list()
+    assert any(a != b for a, b in pairwise(neighbours))
+    assert "## Balance" in (project / "data/shard/README.md").read_text("utf-8")
+    assert "lang: en " in metrics["notes"][0]
+
+
+def test_copies_are_the_same_whatever_the_passes_and_workers(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ("weights.lang={en: 1.5}", "buckets.n_chars=[2, 0]")
+    shard(project, *settings)
+    monkeypatch.setattr(stage, "PART_BYTES", 150)
+    monkeypatch.setattr(stage, "OPEN_BUCKETS", 3)
+    shard(project, *settings, workers=2, output="small")
+    assert rows(project, "train", "small").equals(rows(project, "train"))
+
+
+def test_row_say_which_documents_they_come_from(project: Path) -> None:
+    shard(project)
+    for row in rows(project, "train").to_dicts():
+        assert row["document_ids"] == [row["id"]] + ([row["parent_id"]] if row["parent_id"] else [])
+
+
 def test_the_card_counts_and_holds_no_times(project: Path) -> None:
     shard(project)
     card = (project / "data/shard/README.md").read_text("utf-8")
@@ -214,6 +340,6 @@ def test_golden(project: Path) -> None:
     shard(project, "chunk_tokens=4")
     content = [rows(project, split).rows() for split in stage.SPLITS]
     digest = hashlib.blake2b(repr(content).encode(), digest_size=8).hexdigest()
-    assert (stage.VERSION, digest) == (3, "58de45549e13190b"), (
+    assert (stage.VERSION, digest) == (4, "e6301f24fa6e998d"), (
         "the output changed: on purpose? Then raise VERSION and this digest"
     )

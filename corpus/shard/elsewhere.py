@@ -1,0 +1,66 @@
+"""A copy of the shards in another folder: here, or on object storage as fsspec knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from corpus.errors import UserError
+
+CARD = "README.md"  # goes last: where it lies, all else does
+
+
+class Elsewhere(NamedTuple):
+    """A folder of a file system."""
+
+    files: Any  # fsspec.AbstractFileSystem
+    folder: str
+
+
+def open_elsewhere(location: str, storage: Mapping[str, str | int | bool]) -> Elsewhere:
+    """The folder at an address. Raises UserError where that cannot be written to, before any work is done for it."""
+    import fsspec
+
+    try:
+        files, folder = fsspec.core.url_to_fs(location, **storage)
+        files.makedirs(folder, exist_ok=True)
+        files.ls(folder)
+    except ImportError as error:
+        raise UserError(f"shard.copy_to: {location}: {error}") from None
+    except Exception as error:  # each storage has errors of its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"shard.copy_to: {location} cannot be written to: {reason}") from None
+    return Elsewhere(files, folder.rstrip("/"))
+
+
+def copy_files(source: Path, target: Elsewhere) -> None:
+    """Copy the files of a folder whose names begin with no dot; what is there and no longer here goes.
+
+    The card is removed first and copied last.
+    """
+    wanted = {
+        path.relative_to(source).as_posix(): path
+        for path in sorted(source.rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(source).parts)
+    }
+    there = {name.removeprefix(target.folder).lstrip("/") for name in target.files.find(target.folder)}
+    if CARD in there:
+        target.files.rm_file(f"{target.folder}/{CARD}")
+    for name in sorted(there - set(wanted)):
+        if is_ours(name):
+            target.files.rm_file(f"{target.folder}/{name}")
+    for name in sorted(wanted, key=lambda name: (name == CARD, name)):
+        path = f"{target.folder}/{name}"
+        target.files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        target.files.put_file(str(wanted[name]), path)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file has a name that only shards have; others in the folder are left alone.
+
+    >>> is_ours("train/part-train-00003.parquet"), is_ours("notes.md")
+    (True, False)
+    """
+    split, _, file = name.rpartition("/")
+    return file in ("text.jsonl", "instruct.jsonl") or file.startswith((f"part-{split}-", "dropped-balance."))
