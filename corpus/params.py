@@ -261,6 +261,18 @@ class Synonyms(Section):
     rate: Fraction = 0.1  # of the words that may be replaced
 
 
+class Synthesis(Section):
+    """Questions and answers about documents, by a model behind an endpoint."""
+
+    endpoint: Endpoint
+    model: str  # as the endpoint calls it
+    templates: list[Path] = []  # YAML files: what is asked about a document; empty: ours, in corpus/augment/templates
+    max_requests: Positive = 1_000  # of the documents that `fraction` draws the first so many, by hash
+    max_total_tokens: Positive | None = None  # of all prompts and answers, as the endpoint counts them
+    max_tokens: Positive = 1_024  # of an answer
+    characters: Positive = 6_000  # of a document that are shown: its first sentences
+
+
 Band = Annotated[tuple[float, float], Field(description="least and most")]
 
 
@@ -280,6 +292,8 @@ class Augment(Section):
     swaps: Fraction = 0.05  # of the sentences that change places with their neighbour
     backtranslate: dict[Language, BackTranslation] = {}  # by language
     synonyms: Synonyms = Synonyms()
+    instructions: list[Literal["questions", "answers", "definitions", "dialogues"]] = []  # rules that find dialogues
+    synthesise: Synthesis | None = None
     gates: Gates = Gates()
     seed: Seed = 0
 

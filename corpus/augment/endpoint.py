@@ -2,58 +2,100 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from corpus.errors import StageError, UserError
 from corpus.params import Endpoint
 
+if TYPE_CHECKING:
+    import httpx
+
 MAX_ANSWER_BYTES = 4_000_000
 PAUSE_SECONDS = 1.0  # before the second try; each further one waits twice as long
 MAX_PAUSE_SECONDS = 30.0
+LOG = "requests.jsonl"  # in .corpusmill: a line for each request, also for those that fail
+REFUSED = (400, 413, 422)  # this request is at fault and no other: too long, or against the service's rules
 
 
 class Question(NamedTuple):
-    """What is asked: a model, what it is to do, and on what."""
+    """What is asked: a model, what it is to do, and on what; `document` is for the log alone."""
 
     model: str
     system: str
     user: str
     max_tokens: int
+    document: str = ""
 
 
 class Answer(NamedTuple):
-    """What came back, and what it cost."""
+    """What came back, and what it cost. Where the endpoint refused, `text` is what it said."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
+    refused: bool = False
 
 
-def ask_all(endpoint: Endpoint, questions: Sequence[Question]) -> Iterator[Answer]:
-    """Ask all questions, `endpoint.concurrency` at a time, and give the answers in their order.
+def ask_all(endpoint: Endpoint, questions: Iterable[Question], log: Path) -> Generator[Answer]:
+    """Ask questions, `endpoint.concurrency` at a time, and give the answers in their order.
 
-    Raises UserError where the endpoint cannot be reached or refuses, StageError where it fails or is too slow
-    `endpoint.tries` times, or answers what is no chat completion.
+    Of the questions no more are read than are under way. Each request is a line in the file `log`: when, who was asked,
+    about which document, what came of it, seconds and tokens; no text and no key. Raises UserError where the endpoint
+    cannot be reached or turns us away, StageError where it fails or is too slow `endpoint.tries` times, or answers what
+    is no chat completion.
     """
     import httpx
 
     headers = {"Authorization": f"Bearer {_key(endpoint)}"} if endpoint.key else {}
-    with (
-        httpx.Client(timeout=endpoint.timeout_s, headers=headers, follow_redirects=False) as client,
-        ThreadPoolExecutor(endpoint.concurrency) as pool,
-    ):
-        yield from pool.map(lambda question: _ask(client, endpoint, question), questions)
+    waiting: deque[Future[Answer]] = deque()
+    pool = ThreadPoolExecutor(endpoint.concurrency)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with httpx.Client(timeout=endpoint.timeout_s, headers=headers, follow_redirects=False) as client:
+        try:
+            for question in questions:
+                waiting.append(pool.submit(_ask, client, endpoint, question, log))
+                if len(waiting) >= endpoint.concurrency:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _ask(client: object, endpoint: Endpoint, question: Question) -> Answer:
+def _ask(client: httpx.Client, endpoint: Endpoint, question: Question, log: Path) -> Answer:
+    url = f"{endpoint.url.rstrip('/')}/chat/completions"
+    trouble = ""
+    for attempt in range(endpoint.tries):
+        if attempt:
+            time.sleep(min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** (attempt - 1)))
+        started, answer, outcome = time.monotonic(), None, ""
+        try:
+            answer, outcome = _once(client, url, question, endpoint.timeout_s)
+        except (UserError, StageError) as error:
+            outcome = str(error)
+            raise
+        finally:
+            _write_line(log, url, question, attempt + 1, time.monotonic() - started, answer, outcome)
+        if answer:
+            return answer
+        trouble = outcome
+    raise StageError(
+        f"{url} failed {endpoint.tries} times ({trouble}): what it answered before is kept, run the stage again"
+    )
+
+
+def _once(client: httpx.Client, url: str, question: Question, timeout_s: float) -> tuple[Answer | None, str]:
+    """The answer to one request, or None and why another try may help."""
     import httpx
 
-    assert isinstance(client, httpx.Client)
-    url = f"{endpoint.url.rstrip('/')}/chat/completions"
     body = {
         "model": question.model,
         "messages": [{"role": "system", "content": question.system}, {"role": "user", "content": question.user}],
@@ -61,30 +103,42 @@ def _ask(client: object, endpoint: Endpoint, question: Question) -> Answer:
         "seed": 0,
         "max_tokens": question.max_tokens,
     }
-    trouble = ""
-    for attempt in range(endpoint.tries):
-        if attempt:
-            time.sleep(min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** (attempt - 1)))
-        try:
-            with client.stream("POST", url, json=body) as response:
-                content = _read(response.iter_bytes(), url)
-        except httpx.ConnectError as error:
-            raise UserError(f"{url} cannot be reached ({error}): start the server, or mend the address") from None
-        except httpx.TimeoutException:
-            trouble = f"it took more than {endpoint.timeout_s:g} s"
-            continue
-        except httpx.HTTPError as error:
-            trouble = str(error) or type(error).__name__
-            continue
-        said = content[:200].decode("utf-8", "replace")
-        if response.status_code == 200:
-            return _answer(content, url)
-        if response.status_code != 429 and response.status_code < 500:
-            raise UserError(f"{url} refuses the request with status {response.status_code}: {said}")
-        trouble = f"it answered with status {response.status_code}: {said}"
-    raise StageError(
-        f"{url} failed {endpoint.tries} times ({trouble}): what it answered before is kept, run the stage again"
-    )
+    try:
+        with client.stream("POST", url, json=body) as response:
+            content = _read(response.iter_bytes(), url)
+    except httpx.ConnectError as error:
+        raise UserError(f"{url} cannot be reached ({error}): start the server, or mend the address") from None
+    except httpx.TimeoutException:
+        return None, f"it took more than {timeout_s:g} s"
+    except httpx.HTTPError as error:
+        return None, str(error) or type(error).__name__
+    said = content[:200].decode("utf-8", "replace")
+    status = f"status {response.status_code}"
+    if response.status_code == 200:
+        return _answer(content, url), status
+    if response.status_code in REFUSED:
+        return Answer(said, 0, 0, refused=True), status
+    if response.status_code != 429 and response.status_code < 500:
+        raise UserError(f"{url} turns us away with {status}: {said}")
+    return None, f"it answered with {status}: {said}"
+
+
+def _write_line(
+    log: Path, url: str, question: Question, attempt: int, seconds: float, answer: Answer | None, outcome: str
+) -> None:
+    line = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "url": url,
+        "model": question.model,
+        "document": question.document,
+        "attempt": attempt,
+        "outcome": outcome,
+        "seconds": round(seconds, 3),
+        "prompt_tokens": answer.prompt_tokens if answer else 0,
+        "completion_tokens": answer.completion_tokens if answer else 0,
+    }
+    with log.open("a", encoding="utf-8") as file:  # one write of a line: threads and workers share the file
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _read(chunks: Iterable[bytes], url: str) -> bytes:
@@ -97,8 +151,6 @@ def _read(chunks: Iterable[bytes], url: str) -> bytes:
 
 
 def _answer(content: bytes, url: str) -> Answer:
-    import json
-
     try:
         answer = json.loads(content)
         text = answer["choices"][0]["message"]["content"]

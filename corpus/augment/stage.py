@@ -1,22 +1,28 @@
-"""augment: variants of kept train documents, a part for each part of the documents."""
+"""augment: variants of kept train documents, a part for each part of the documents, and dialogues about them."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
+from tqdm import tqdm
 
 from corpus.answers import Answers, answers
-from corpus.augment import swap, synonyms, translation
+from corpus.augment import swap, synonyms, synthesis, translation
+from corpus.augment.dialogues import RULES, Made, Row, dialogue_rows, generated_row
+from corpus.augment.endpoint import LOG
 from corpus.augment.gates import Variant, failed_gates, join_reasons, normalised
+from corpus.augment.instructions import instructions
 from corpus.augment.surroundings import Surroundings, failed_outside, write_surroundings
 from corpus.augment.translation import RoundTrip
-from corpus.documents import DOCUMENT, document_id, generated_id, part_writer
-from corpus.params import Augment
+from corpus.documents import DOCUMENT, DROPPED_TEXT_CHARS, document_id, part_writer
+from corpus.errors import UserError
+from corpus.params import Augment, Synthesis
 from corpus.stage import Metrics, Part, Run, add_metrics, batches, map_parts, side_by_side
 
 READS = ("clean", "split")
@@ -24,6 +30,8 @@ VERSION = 2
 
 GENERATED = DOCUMENT.append(pa.field("kept", pa.bool_())).append(pa.field("reasons", pa.list_(pa.string())))
 DEFAULTS = {"kept": True, "split": "train", **{name: None for name in DOCUMENT.names if name not in ("id", "text")}}
+SYNTHESIS_PART = f"part-{synthesis.METHOD}.parquet"
+ASKED_AT_ONCE = 100  # answers that are judged together
 
 
 class Makers(NamedTuple):
@@ -38,20 +46,30 @@ class Makers(NamedTuple):
 def run(run: Run) -> Metrics:
     """Write a part of generated documents for each part: schema DOCUMENT, `kept`, `reasons` (the gates that failed).
 
-    Metrics: `in` counts the documents kept before this stage, which all stay; `by_method` what was generated and kept.
+    What an endpoint wrote about documents is a part of its own. Metrics: `in` counts the documents kept before this
+    stage, which all stay; `by_method` what was generated and kept; `synthesis` requests, refusals, answers that were no
+    list of pairs, tokens.
     """
-    parts = side_by_side(run)
-    trips = translation.round_trips(run.params.augment.backtranslate, run.home)
-    words = synonyms.sources(run.params.augment.synonyms)
+    parts, params = side_by_side(run), run.params.augment
+    templates = synthesis.read_templates(params.synthesise.templates) if params.synthesise else []
+    trips = translation.round_trips(params.backtranslate, run.home)
+    words = synonyms.sources(params.synonyms)
     around = write_surroundings(run, parts)
-    makers = Makers(run.params.augment, trips, words, run.home / "answers.sqlite")
+    makers = Makers(params, trips, words, run.home / "answers.sqlite")
     task = functools.partial(_augment_part, makers, around)
     engines = [f"{language} {trip.engine}" for language, trip in sorted(trips.items())]
     engines += [f"{language} {source.fingerprint}" for language, source in words.items()]
-    counted = map_parts(run, parts, task, VERSION, run.params.augment, around.fingerprint(), *engines)
+    # An endpoint is asked below, so that its settings change no part.
+    settings = params.model_copy(update={"synthesise": None})
+    counted = map_parts(run, parts, task, VERSION, settings, around.fingerprint(), *engines)
     methods = [swap.METHOD, *([translation.METHOD] if trips else []), *([synonyms.METHOD] if words else [])]
+    methods += [f"{RULES}.{rule}" for rule in params.instructions]
     nothing = {"by_method": {method: {"generated": 0, "kept": 0} for method in methods}}
-    return functools.reduce(add_metrics, counted, nothing)
+    total = functools.reduce(add_metrics, counted, nothing)
+    if params.synthesise:
+        counts, note = _synthesise(run, parts, params.synthesise, templates, around)
+        total = add_metrics(total, counts) | {"notes": [note]}
+    return total
 
 
 def _augment_part(makers: Makers, around: Surroundings, part: Part, folder: Path) -> Metrics:
@@ -65,14 +83,15 @@ def _augment_part(makers: Makers, around: Surroundings, part: Part, folder: Path
     return total
 
 
-def generate(batch: pl.DataFrame, makers: Makers, cache: Answers, around: Surroundings) -> list[dict[str, Any]]:
+def generate(batch: pl.DataFrame, makers: Makers, cache: Answers, around: Surroundings) -> list[Row]:
     """The documents generated from a batch: rows of GENERATED, each with the gates it failed."""
+    params = makers.params
     made = [
         (parent, variant)
-        for parent in chosen(batch, makers.params.fraction, makers.params.seed).iter_rows(named=True)
+        for parent in chosen(batch, params.fraction, params.seed).iter_rows(named=True)
         for variant in variants(parent, makers, cache)
     ]
-    gates, languages = makers.params.gates, [parent["lang"] for parent, _ in made]
+    gates, languages = params.gates, [parent["lang"] for parent, _ in made]
     outside = failed_outside([variant for _, variant in made], languages, gates.perplexity, around)
     own: set[tuple[str, str]] = set()
     rows = []
@@ -82,30 +101,32 @@ def generate(batch: pl.DataFrame, makers: Makers, cache: Answers, around: Surrou
         if reasons != ["augment.unchanged"]:
             reasons = join_reasons(reasons, elsewhere, ["augment.duplicate"] if said in own else [])
         own.add(said)
-        rows.append(
-            {
-                **{name: parent[name] for name in DOCUMENT.names},
-                "id": generated_id(parent["id"], variant.method, 0),
-                "text": variant.text,
-                "parent_id": parent["id"],
-                "method": variant.method,
-                "kept": not reasons,
-                "reasons": reasons,
-            }
+        rows.append(generated_row(parent, variant.text, variant.method, 0, reasons))
+    found = [
+        Made(parent, f"{RULES}.{dialogue.rule}", number, dialogue.messages)
+        for parent in (plain_train(batch).iter_rows(named=True) if params.instructions else ())
+        for number, dialogue in enumerate(
+            instructions(parent["text"], parent["lang"], parent["title"], params.instructions)
         )
-    return rows
+    ]
+    return rows + dialogue_rows(found, gates, around)
+
+
+def plain_train(batch: pl.DataFrame) -> pl.DataFrame:
+    """The kept train documents that are no dialogues: the text of these renders their messages."""
+    return batch.filter(
+        pl.col("kept") & (pl.col("split") == "train"), pl.col("messages").is_null(), pl.col("preference").is_null()
+    )
 
 
 def chosen(batch: pl.DataFrame, fraction: float, seed: int) -> pl.DataFrame:
-    """The kept train documents that the hash of (seed, id) draws; no dialogues: their text renders their messages."""
-    plain = batch.filter(
-        pl.col("kept") & (pl.col("split") == "train"), pl.col("messages").is_null(), pl.col("preference").is_null()
-    )
+    """The plain train documents that the hash of (seed, id) draws."""
+    plain = plain_train(batch)
     drawn = [int(document_id(f"{seed}\0{id}")[:16], 16) < fraction * 2**64 for id in plain["id"]]
     return plain.filter(pl.Series(drawn, dtype=pl.Boolean))
 
 
-def variants(parent: dict[str, Any], makers: Makers, cache: Answers) -> Iterator[Variant]:
+def variants(parent: Row, makers: Makers, cache: Answers) -> Iterator[Variant]:
     """The variants of a document, by each method."""
     text, params = parent["text"], makers.params
     if params.swaps:
@@ -120,7 +141,7 @@ def variants(parent: dict[str, Any], makers: Makers, cache: Answers) -> Iterator
         yield Variant(text, other, synonyms.METHOD)
 
 
-def count(looked_at: int, rows: list[dict[str, Any]]) -> Metrics:
+def count(looked_at: int, rows: Sequence[Row]) -> Metrics:
     """Metrics of a batch: the documents kept before stay, the generated ones count as kept or dropped."""
     kept = sum(row["kept"] for row in rows)
     metrics: Metrics = {
@@ -132,3 +153,85 @@ def count(looked_at: int, rows: list[dict[str, Any]]) -> Metrics:
         own = {"by_method": {row["method"]: {"generated": 1, "kept": int(row["kept"])}}}
         metrics = add_metrics(metrics, own | {"dropped_by_reason": dict.fromkeys(row["reasons"], 1)})
     return metrics
+
+
+# ---- an endpoint that writes dialogues -------------------------------------------------------------------------------
+
+
+def _synthesise(
+    run: Run,
+    parts: Sequence[Part],
+    settings: Synthesis,
+    templates: Sequence[synthesis.Template],
+    around: Surroundings,
+) -> tuple[Metrics, str]:
+    """Ask about the drawn documents in this process, which mostly waits, and judge what comes back; and what was spent.
+
+    Raises UserError where the endpoint refuses every request.
+    """
+    augment = run.params.augment
+    columns = {name: value for name, value in DEFAULTS.items() if name != "text"}
+
+    def documents() -> Iterator[pl.DataFrame]:
+        for part in parts:
+            for batch in batches(part, ["id", "text"], columns):
+                yield chosen(batch, augment.fraction, augment.seed)
+
+    names = pl.concat([batch.select("id", pl.col("lang").cast(pl.String)) for batch in documents()])
+    wanted, planned = synthesis.drawn(names, templates, settings.max_requests, augment.seed)
+    parents = (row for batch in documents() for row in batch.filter(pl.col("id").is_in(wanted)).iter_rows(named=True))
+    total: Metrics = {
+        **count(0, []),
+        "by_method": {synthesis.METHOD: {"generated": 0, "kept": 0}},
+        "synthesis": dict.fromkeys(("requests", "refused", "no_list", "tokens"), 0),
+    }
+    with (
+        part_writer(GENERATED, run.output / SYNTHESIS_PART) as writer,
+        answers(run.home / "answers.sqlite") as cache,
+    ):
+        asked = synthesis.synthesise(parents, templates, settings, cache, run.home / LOG)
+        bar = tqdm(asked, total=planned, desc=synthesis.METHOD, unit="request", disable=None)
+        answered = iter(bar)
+        while some := list(itertools.islice(answered, ASKED_AT_ONCE)):
+            rows = _answer_rows(some, run, around)
+            writer.write_table(pa.Table.from_pylist(rows, GENERATED))
+            total = add_metrics(total, count(0, rows) | {"synthesis": _count_answers(some)})
+            if total["synthesis"]["refused"] == total["synthesis"]["requests"]:
+                url, said = settings.endpoint.url, some[-1].answer.text
+                raise UserError(f"{url} refuses each of the first {len(some)} requests; of the last it says: {said}")
+    return total, _spent(total["synthesis"], planned, run.home / LOG)
+
+
+def _answer_rows(asked: Sequence[synthesis.Asked], run: Run, around: Surroundings) -> list[Row]:
+    """The dialogues in some answers, and a dropped row for each answer without any."""
+    made = [
+        Made(one.parent, synthesis.METHOD, one.number + place, pair.messages())
+        for one in asked
+        for place, pair in enumerate(one.pairs)
+    ]
+    failed = [
+        generated_row(
+            one.parent,
+            one.answer.text[:DROPPED_TEXT_CHARS],
+            synthesis.METHOD,
+            one.number,
+            ["augment.refused" if one.answer.refused else "augment.answer"],
+        )
+        for one in asked
+        if not one.pairs
+    ]
+    return dialogue_rows(made, run.params.augment.gates, around) + failed
+
+
+def _count_answers(asked: Sequence[synthesis.Asked]) -> Metrics:
+    return {
+        "requests": len(asked),
+        "refused": sum(one.answer.refused for one in asked),
+        "no_list": sum(not one.pairs and not one.answer.refused for one in asked),
+        "tokens": sum(one.answer.prompt_tokens + one.answer.completion_tokens for one in asked),
+    }
+
+
+def _spent(counts: Metrics, wanted: int, log: Path) -> str:
+    said = f"{counts['requests']:,} of {wanted:,} requests, {counts['tokens']:,} tokens; each is a line in {log}"
+    return said if counts["requests"] == wanted else f"{said}: augment.synthesise.max_total_tokens was reached"

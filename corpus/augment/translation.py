@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from corpus.answers import Answers, key_of
 from corpus.augment import engines
-from corpus.augment.endpoint import Question, ask_all
+from corpus.augment.endpoint import LOG, Question, ask_all
 from corpus.augment.engines import Direction
 from corpus.augment.structure import pieces
 from corpus.errors import UserError
@@ -50,6 +50,7 @@ class RoundTrip(NamedTuple):
     ways: tuple[Direction, Direction] | tuple[Question, Question]  # a question lacks what is to be translated
     engine: str  # library and version, search, device, content of both models
     endpoint: Endpoint | None = None
+    log: Path = Path(LOG)  # of what an endpoint is asked
 
 
 def round_trips(settings: dict[str, BackTranslation], home: Path) -> dict[str, RoundTrip]:
@@ -67,7 +68,8 @@ def _round_trip(language: str, models: BackTranslation, home: Path) -> RoundTrip
             Question(models.forward, PROMPT.format(source=own, target=pivot), "", models.max_tokens),
             Question(models.backward, PROMPT.format(source=pivot, target=own), "", models.max_tokens),
         )
-        return RoundTrip(questions, json.dumps([models.endpoint.url, *questions]), models.endpoint)
+        engine = json.dumps([models.endpoint.url, *(question[:4] for question in questions)])
+        return RoundTrip(questions, engine, models.endpoint, home / LOG)
     import transformers
 
     key = f"augment.backtranslate.{language}"
@@ -157,25 +159,29 @@ def back_translate(document: str, text: str, trip: RoundTrip, cache: Answers) ->
         return known
     cut = list(pieces(text))
     sentences = [" ".join(piece.text.split()) for piece in cut if piece.prose]
-    back = iter(_there_and_back(sentences, trip))
+    back = iter(_there_and_back(sentences, trip, document))
     result = "".join((next(back) or piece.text) if piece.prose else piece.text for piece in cut)
     cache.put(key, document, result)
     return result
 
 
-def _there_and_back(sentences: Sequence[str], trip: RoundTrip) -> list[str | None]:
-    there = translate(sentences, trip, 0)
-    back = translate([one for one in there if one], trip, 1)
+def _there_and_back(sentences: Sequence[str], trip: RoundTrip, document: str) -> list[str | None]:
+    there = translate(sentences, trip, 0, document)
+    back = translate([one for one in there if one], trip, 1, document)
     left = iter(back)
     return [next(left) if one else None for one in there]
 
 
-def translate(sentences: Sequence[str], trip: RoundTrip, way: int) -> list[str | None]:
-    """Translate with the first or the second model; None for what it cannot take."""
+def translate(sentences: Sequence[str], trip: RoundTrip, way: int, document: str = "") -> list[str | None]:
+    """Translate with the first or the second model; None for what it cannot take. `document` is for the log."""
     one = trip.ways[way]
     if isinstance(one, Question):
         assert trip.endpoint
-        answers = ask_all(trip.endpoint, [one._replace(user=sentence) for sentence in sentences])
+        asked = [one._replace(user=sentence, document=document) for sentence in sentences]
+        answers = list(ask_all(trip.endpoint, asked, trip.log))
+        for answer in answers:
+            if answer.refused:
+                raise UserError(f"{trip.endpoint.url} refuses to translate: {answer.text}")
         return [" ".join(answer.text.split()) or None for answer in answers]
     run = engines.translate_with_ctranslate2 if one.converted else engines.translate_with_transformers
     return run(sentences, one)

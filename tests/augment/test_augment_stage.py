@@ -182,3 +182,30 @@ def test_a_variant_that_surprises_the_language_model_is_dropped(project: Path, m
     english = generated(project).filter(pl.col("lang") == "en")
     assert all("augment.perplexity" in reasons for reasons in english["reasons"])
     assert metrics["dropped_by_reason"]["augment.perplexity"] == english.height
+
+
+def test_dialogues_in_documents_become_documents_of_their_own(
+    project: Path, write_documents: Callable[..., Path]
+) -> None:
+    page = "# Help\n\n## How do I reset a router?\n\nPress the red button for 5 seconds.\n\nQ: Is it free?\nA: Yes, {}."
+    held_out = "the quick brown fox jumps over the lazy dog and then it sleeps all day long"
+    texts = [page.format("it is"), page.format("all of it"), f"Q: What did the animals do?\nA: {held_out}.", held_out]
+    name = "part-c-0-00000.parquet"
+    documents = pl.read_parquet(write_documents(project / "data/clean" / name, texts, lang="en", licence="CC0"))
+    split = documents.select("id", kept=pl.lit(True), split=pl.Series(["train", "test", "train", "validation"]))
+    write_table(split.to_arrow(compat_level=pl.CompatLevel.oldest()), project / "data/split" / name)
+    metrics = augment(project, "instructions=[questions, answers]", "swaps=0")
+    made = generated(project).filter(pl.col("method").str.starts_with("instructions"))
+    first = made.filter(parent_id=documents["id"][0])
+    assert first["method"].to_list() == ["instructions.questions", "instructions.answers"]
+    assert first["messages"][0].to_list() == [
+        {"role": "user", "content": "How do I reset a router?"},
+        {"role": "assistant", "content": "Press the red button for 5 seconds.\n\nQ: Is it free?\nA: Yes, it is."},
+    ]
+    assert first["text"][1] == "user: Is it free?\nassistant: Yes, it is."
+    assert first["kept"].all() and set(first["licence"]) == {"CC0"}
+    assert set(made["parent_id"]) == {documents["id"][0], documents["id"][2]}, "only of the train side"
+    assert metrics["by_method"]["instructions.questions"] == {"generated": 1, "kept": 1}
+    assert metrics["rows"]["in"] + metrics["rows"]["generated"] == sum(
+        metrics["rows"][key] for key in ("kept", "dropped")
+    )

