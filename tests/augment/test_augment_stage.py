@@ -189,7 +189,12 @@ def test_dialogues_in_documents_become_documents_of_their_own(
 ) -> None:
     page = "# Help\n\n## How do I reset a router?\n\nPress the red button for 5 seconds.\n\nQ: Is it free?\nA: Yes, {}."
     held_out = "the quick brown fox jumps over the lazy dog and then it sleeps all day long"
-    texts = [page.format("it is"), page.format("all of it"), f"Q: What did the animals do?\nA: {held_out}.", held_out]
+    texts = [
+        page.format("it is and will be"),
+        page.format("all of it"),
+        f"Q: What did the animals do?\nA: {held_out}.",
+        held_out,
+    ]
     name = "part-c-0-00000.parquet"
     documents = pl.read_parquet(write_documents(project / "data/clean" / name, texts, lang="en", licence="CC0"))
     split = documents.select("id", kept=pl.lit(True), split=pl.Series(["train", "test", "train", "validation"]))
@@ -200,9 +205,12 @@ def test_dialogues_in_documents_become_documents_of_their_own(
     assert first["method"].to_list() == ["instructions.questions", "instructions.answers"]
     assert first["messages"][0].to_list() == [
         {"role": "user", "content": "How do I reset a router?"},
-        {"role": "assistant", "content": "Press the red button for 5 seconds.\n\nQ: Is it free?\nA: Yes, it is."},
+        {
+            "role": "assistant",
+            "content": "Press the red button for 5 seconds.\n\nQ: Is it free?\nA: Yes, it is and will be.",
+        },
     ]
-    assert first["text"][1] == "user: Is it free?\nassistant: Yes, it is."
+    assert first["text"][1] == "user: Is it free?\nassistant: Yes, it is and will be."
     assert first["kept"].all() and set(first["licence"]) == {"CC0"}
     assert set(made["parent_id"]) == {documents["id"][0], documents["id"][2]}, "only of the train side"
     assert metrics["by_method"]["instructions.questions"] == {"generated": 1, "kept": 1}
