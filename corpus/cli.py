@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.add_argument("stage", choices=[s for s in STAGES if s not in ("scrape", "reference", "report")])
     export.add_argument("folder", type=Path, help="a new or empty folder")
     export.add_argument("--dropped", action="store_true", help="also write those it dropped, with their reasons")
-    export.add_argument("--format", choices=["jsonl", "parquet"], default="jsonl")
+    export.add_argument("--format", choices=["jsonl", "parquet", "label-studio"], default="jsonl")
     export.add_argument("--data", type=Path, default=Path("data"))
     init = commands.add_parser("init", help="write a params.yaml and dvc.yaml for your own sources")
     init.add_argument("sources", nargs="+", help="web addresses, folders of pages, or files of documents")

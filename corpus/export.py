@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -13,12 +15,16 @@ import pyarrow.parquet as pq
 
 from corpus.documents import DROPPED, aligned_batches, list_parts, part_writer, to_arrow
 from corpus.errors import UserError
+from corpus.scrape.label_studio import KINDS, MAX_LABELS, Kind, configuration, task_of
 
 DECIDES = ("clean", "dedup", "filter", "split", "augment")  # the other stages drop nothing
 
 
 def export_documents(stage: str, folder: Path, format: str, dropped: bool, data: Path) -> str:
     """Write kept.jsonl or kept.parquet, and with `dropped` dropped.* too, into a new or empty folder.
+
+    As `label-studio` these are tasks for people to correct, in two projects: texts.json and dialogues.json, dropped
+    ones in dropped-*.json, each project with its labelling configuration, texts.xml and dialogues.xml.
 
     What a stage dropped comes with its `reasons`; rows of `clean` with `reason` and `detail`. Documents that an earlier
     stage dropped are in neither. Stages that only measure give all rows with their columns, `shard` its rows of all
@@ -32,10 +38,15 @@ def export_documents(stage: str, folder: Path, format: str, dropped: bool, data:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is in use: name a new or empty folder")
+    if format == "label-studio" and (stage == "shard" or (stage == "clean" and dropped)):
+        raise UserError(f"{stage} --format label-studio: these rows are no whole documents, export filter or split")
     wanted = {"kept": kept_rows(stage, data)} | ({"dropped": dropped_rows(stage, data)} if dropped else {})
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for name, frames in wanted.items():
+        if format == "label-studio":
+            lines.append(write_tasks(frames, folder, "dropped-" if name == "dropped" else ""))
+            continue
         path = folder / f"{name}.{format}"
         lines.append(f"{write_frames(frames, path):,} {name} → {path}")
     return f"{stage}: " + ", ".join(lines)
@@ -68,6 +79,32 @@ def _rows(stage: str, data: Path) -> Iterator[pl.DataFrame]:
     own_text = stage in ("clean", "augment")
     for path in list_parts(data / stage):
         yield from aligned_batches([path] if own_text else [data / "clean" / path.name, path])
+
+
+def write_tasks(frames: Iterable[pl.DataFrame], folder: Path, prefix: str) -> str:
+    """Write documents as tasks for Label Studio, and its configurations. Returns what to say of it."""
+    labels: set[str] = set()
+    counts: Counter[Kind] = Counter()
+    partials = {kind: folder / f".{prefix}{kind}.json.partial" for kind in KINDS}
+    try:
+        with contextlib.ExitStack() as stack:
+            files = {kind: stack.enter_context(path.open("w", encoding="utf-8")) for kind, path in partials.items()}
+            for document in (row for frame in frames for row in frame.iter_rows(named=True)):
+                kind, task = task_of(document)
+                files[kind].write((",\n" if counts[kind] else "[\n") + json.dumps(task, ensure_ascii=False))
+                counts[kind] += 1
+                if document.get("label") and len(labels) < MAX_LABELS:
+                    labels.add(document["label"])
+            for kind in counts:
+                files[kind].write("\n]\n")
+        for kind in counts:
+            partials[kind].replace(folder / f"{prefix}{kind}.json")
+            (folder / f"{kind}.xml").write_text(configuration(kind, labels), "utf-8")
+    finally:
+        for path in partials.values():
+            path.unlink(missing_ok=True)
+    said = [f"{counts[kind]:,} {prefix}{kind} → {folder}/{prefix}{kind}.json" for kind in KINDS if counts[kind]]
+    return ", ".join(said) or f"0 {prefix}documents"
 
 
 def write_frames(frames: Iterable[pl.DataFrame], path: Path) -> int:

@@ -135,9 +135,9 @@ class WarcSource(FileSource):
 
 
 class RowSource(FileSource):
-    """Text that already is text, or dialogues: JSONL, Parquet, CSV, or plain text files."""
+    """Text that already is text, or dialogues: JSONL, Parquet, CSV, plain text, or what Label Studio exports."""
 
-    kind: Literal["jsonl", "parquet", "csv", "text"]
+    kind: Literal["jsonl", "parquet", "csv", "text", "label_studio"]
     text_field: str = "text"
     id_field: str | None = None  # a field that names each row for good; otherwise its bytes do
 

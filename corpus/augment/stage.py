@@ -38,6 +38,7 @@ class Makers(NamedTuple):
     """What variants are made with."""
 
     params: Augment
+    corrected: frozenset[str]  # ids of generated documents that people brought back as documents
     trips: dict[str, RoundTrip]
     words: dict[str, synonyms.Source]
     cache: Path
@@ -55,21 +56,38 @@ def run(run: Run) -> Metrics:
     trips = translation.round_trips(params.backtranslate, run.home)
     words = synonyms.sources(params.synonyms)
     around = write_surroundings(run, parts)
-    makers = Makers(params, trips, words, run.home / "answers.sqlite")
+    corrected = corrected_ids(parts)
+    makers = Makers(params, corrected, trips, words, run.home / "answers.sqlite")
     task = functools.partial(_augment_part, makers, around)
     engines = [f"{language} {trip.engine}" for language, trip in sorted(trips.items())]
     engines += [f"{language} {source.fingerprint}" for language, source in words.items()]
     # An endpoint is asked below, so that its settings change no part.
     settings = params.model_copy(update={"synthesise": None})
+    engines += sorted(corrected)
     counted = map_parts(run, parts, task, VERSION, settings, around.fingerprint(), *engines)
     methods = [swap.METHOD, *([translation.METHOD] if trips else []), *([synonyms.METHOD] if words else [])]
     methods += [f"{RULES}.{rule}" for rule in params.instructions]
     nothing = {"by_method": {method: {"generated": 0, "kept": 0} for method in methods}}
     total = functools.reduce(add_metrics, counted, nothing)
     if params.synthesise:
-        counts, note = _synthesise(run, parts, params.synthesise, templates, around)
+        counts, note = _synthesise(run, parts, params.synthesise, templates, corrected, around)
         total = add_metrics(total, counts) | {"notes": [note]}
     return total
+
+
+def corrected_ids(parts: Sequence[Part]) -> frozenset[str]:
+    """The ids of documents that have a parent: generated once, corrected by people since."""
+    return frozenset(
+        id
+        for part in parts
+        for batch in batches(part, ["id"], {"parent_id": None})
+        for id in batch.filter(pl.col("parent_id").is_not_null())["id"]
+    )
+
+
+def without_corrected(rows: Sequence[Row], corrected: frozenset[str]) -> list[Row]:
+    """Rows of GENERATED of which those that people have corrected are dropped: theirs take their place."""
+    return [row | {"kept": False, "reasons": ["augment.corrected"]} if row["id"] in corrected else row for row in rows]
 
 
 def _augment_part(makers: Makers, around: Surroundings, part: Part, folder: Path) -> Metrics:
@@ -109,7 +127,7 @@ def generate(batch: pl.DataFrame, makers: Makers, cache: Answers, around: Surrou
             instructions(parent["text"], parent["lang"], parent["title"], params.instructions)
         )
     ]
-    return rows + dialogue_rows(found, gates, around)
+    return without_corrected(rows + dialogue_rows(found, gates, around), makers.corrected)
 
 
 def plain_train(batch: pl.DataFrame) -> pl.DataFrame:
@@ -163,6 +181,7 @@ def _synthesise(
     parts: Sequence[Part],
     settings: Synthesis,
     templates: Sequence[synthesis.Template],
+    corrected: frozenset[str],
     around: Surroundings,
 ) -> tuple[Metrics, str]:
     """Ask about the drawn documents in this process, which mostly waits, and judge what comes back; and what was spent.
@@ -193,7 +212,7 @@ def _synthesise(
         bar = tqdm(asked, total=planned, desc=synthesis.METHOD, unit="request", disable=None)
         answered = iter(bar)
         while some := list(itertools.islice(answered, ASKED_AT_ONCE)):
-            rows = _answer_rows(some, run, around)
+            rows = without_corrected(_answer_rows(some, run, around), corrected)
             writer.write_table(pa.Table.from_pylist(rows, GENERATED))
             total = add_metrics(total, count(0, rows) | {"synthesis": _count_answers(some)})
             if total["synthesis"]["refused"] == total["synthesis"]["requests"]:

@@ -25,6 +25,7 @@ SUFFIXES = {
     "parquet": (".parquet",),
     "csv": (".csv", ".tsv"),
     "text": (".txt", ".md", ".rst", ".log", ".tex"),
+    "label_studio": (".json",),
     "html": (".html", ".htm", ".xhtml", ".shtml"),
     "warc": (".warc", ".arc", ".wet"),
 }

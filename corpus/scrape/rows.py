@@ -31,6 +31,7 @@ from corpus.scrape.files import (
     open_raw,
     read_lines,
 )
+from corpus.scrape.label_studio import row_of_task
 from corpus.scrape.messages import Dialogue, dialogue_of
 from corpus.scrape.urls import normalise_url
 from corpus.sources import HfSource, HtmlSource, RowSource, WarcSource
@@ -152,7 +153,7 @@ def read_files(source: FileRows, entries: Iterable[FileEntry], records: Counter[
 def _rows_of_file(source: HtmlSource | RowSource, entry: FileEntry, file: BinaryIO) -> Iterator[Row]:
     if isinstance(source, HtmlSource):
         yield _html_page(source, entry, file)
-    elif source.kind == "jsonl":
+    elif source.kind in ("jsonl", "label_studio"):
         yield from _jsonl_rows(source, entry.name, file)
     elif source.kind == "csv":
         yield from _csv_rows(source, entry, file)
@@ -240,6 +241,13 @@ def _jsonl_row(source: RowSource, raw: bytes) -> Row:
         row = json.loads(raw.decode("utf-8"))
         if not isinstance(row, dict):
             return _refused("scrape.error.json", f"{type(row).__name__}, not an object")
+        if source.kind == "label_studio":
+            task = row_of_task(row)
+            said = [value for value in task.values() if isinstance(value, str)]
+            said += [message["content"] + message["role"] for message in task.get("messages") or []]
+            if not all(map(_is_utf8, said)):
+                return _refused("scrape.error.encoding", "the task holds half of a character (a lone surrogate)")
+            return task
         # Writing what is nested may go deeper than reading it did.
         return document_of(row, source.text_field) | {"key": row.get(source.id_field) if source.id_field else None}
     except UnicodeDecodeError as error:
@@ -412,9 +420,10 @@ def _with_id(source: RowSource | HfSource, row: Row, raw: bytes, where: str) -> 
     named = isinstance(key, str | int) and not isinstance(key, bool)
     if source.id_field and not named and "reason" not in row:
         row = _refused("scrape.error.text", f"id_field {source.id_field} is missing, or no string or integer")
-    row["id"] = document_id(f"{source.name}\0{key}") if named and source.id_field else document_id(raw)
-    if not (named and source.id_field):
-        row["raw"] = True
+    if "id" not in row:  # what people annotated keeps the id that it had
+        row["id"] = document_id(f"{source.name}\0{key}") if named and source.id_field else document_id(raw)
+        if not (named and source.id_field):
+            row["raw"] = True
     if "reason" in row:
         row["detail"] = f"{where}: {row['detail']}"
         row["text"] = raw[: 4 * DROPPED_TEXT_CHARS].decode("utf-8", "replace")[:DROPPED_TEXT_CHARS]

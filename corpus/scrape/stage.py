@@ -47,6 +47,7 @@ from corpus.scrape.buckets import (
 )
 from corpus.scrape.files import SUFFIXES, FileEntry, files_in, has_suffix, is_of_kind
 from corpus.scrape.forget import forgetter, forgotten, url_forgetter
+from corpus.scrape.label_studio import ANNOTATED
 from corpus.scrape.rows import FileRows, files_of, read_dataset_row, read_files
 from corpus.sources import AnySource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
 from corpus.stage import Metrics, Run, add_metrics, count_rows
@@ -259,8 +260,11 @@ def _write_source(
     parts = part_count(counts["size"], scrape.part_mb * 1e6)
     folder = work / f"dropped-{_name(source)}"
     dropped = DroppedRows(folder)
+    ruled_out: list[str] = []  # by annotators: later sources must not bring these documents back
     for row in (row for segment in segments for row in spilled(segment / "dropped")):
         dropped.add(_dropped_row(source, forgotten(row) if must_go(row) else row))
+        ruled_out += [row["id"]] if row["reason"] == ANNOTATED else []
+    seen.add(ruled_out)
     written = 0
     for number in range(parts):
         kept, refused = _in_order(rows_of_part(segments, number, parts), seen.of(number, parts), must_go, first)

@@ -217,3 +217,18 @@ def test_dialogues_in_documents_become_documents_of_their_own(
     assert metrics["rows"]["in"] + metrics["rows"]["generated"] == sum(
         metrics["rows"][key] for key in ("kept", "dropped")
     )
+
+
+def test_what_people_corrected_is_not_generated_beside_it(project: Path, write_documents: Callable[..., Path]) -> None:
+    augment(project, "fraction=1")
+    one = generated(project).filter("kept").row(0, named=True)
+    name = "part-d-0-00000.parquet"
+    path = write_documents(project / "data/clean" / name, ["It was corrected."], lang="en", parent_id=one["parent_id"])
+    documents = pl.read_parquet(path).with_columns(id=pl.lit(one["id"]))
+    write_table(documents.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(DOCUMENT), path)
+    split = documents.select("id", kept=pl.lit(True), split=pl.lit("train"))
+    write_table(split.to_arrow(compat_level=pl.CompatLevel.oldest()), project / "data/split" / name)
+    metrics = augment(project, "fraction=1", output="again")
+    again = generated(project, "again").filter(id=one["id"]).to_dicts()
+    assert [row["reasons"] for row in again] == [["augment.corrected"]]
+    assert metrics["dropped_by_reason"]["augment.corrected"] == 1
