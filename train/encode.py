@@ -297,7 +297,8 @@ def tokenise(tokenizer: Any, segments: Sequence[Segment]) -> list[tuple[np.ndarr
     Raises UserError where that takes a tokenizer that knows where its tokens stand, and this one does not.
     """
     special = {*_special_tokens(tokenizer).values()}
-    read = functools.partial(tokenizer, add_special_tokens=False, verbose=False)
+    unused = dict.fromkeys(("return_attention_mask", "return_token_type_ids"), False)
+    read = functools.partial(tokenizer, add_special_tokens=False, verbose=False, **unused)
     found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for marks in {segment.marks for segment in segments}:
         numbers = [number for number, segment in enumerate(segments) if segment.marks == marks]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from corpus.text.scripts import UNSPACED
 from corpus.text.sentences import split_sentences
-
-Counter = Callable[[Sequence[str]], list[int]]  # the tokens of each of some texts
 
 _TOKEN = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 _WORD = re.compile(rf"\s*(?:[{UNSPACED}]|[^\s{UNSPACED}]+)\s*|\s+")
@@ -33,6 +33,18 @@ class Chunk(NamedTuple):
     overlap: int  # characters at its beginning with which the chunk before ends
 
 
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """What a token is."""
+
+    count: Callable[[Sequence[str]], list[int]]  # the tokens of each of some texts
+    starts: Callable[[Sequence[str]], list[list[int]]]  # the characters at which they begin, ascending
+
+
+def _word_starts(texts: Sequence[str]) -> list[list[int]]:
+    return [[found.start() for found in _TOKEN.finditer(text)] for text in texts]
+
+
 def count_words(texts: Sequence[str]) -> list[int]:
     """Tokens without a model: what stands between white space; in scripts without spaces each character.
 
@@ -42,38 +54,56 @@ def count_words(texts: Sequence[str]) -> list[int]:
     return [len(_TOKEN.findall(text)) for text in texts]
 
 
-def cut_all(texts: Sequence[str], limit: int, overlap: int = 0, count: Counter = count_words) -> list[list[Chunk]]:
+WORDS = Tokens(count_words, _word_starts)
+
+
+def cut_all(texts: Sequence[str], limit: int, overlap: int = 0, tokens: Tokens = WORDS) -> list[list[Chunk]]:
     """Chunks of at most `limit` tokens of each text; without their overlaps they are the text, byte for byte.
 
     A chunk ends with the last paragraph in its second half, else with the last sentence there, else with a word. Its
     first sentences are the last ones of the chunk before, as many as have no more than `overlap` tokens, at most half
-    of the limit. Tokens are counted sentence by sentence, in long sentences word by word: put together these have
-    hardly ever more. Only what cannot be cut, a single character, may have more than `limit`.
+    of the limit. Tokens are counted sentence by sentence: put together these have hardly ever more. Only what cannot be
+    cut, a single character, may have more than `limit`.
 
     >>> [chunk.text for chunk in cut_all(["One two three. Four five.\\n\\nSix seven eight."], 6)[0]]
     ['One two three. Four five.\\n\\n', 'Six seven eight.']
     >>> [chunk.text for chunk in cut_all(["One two. Three four. Five six."], 4, overlap=2)[0]]
     ['One two. Three four. ', 'Three four. Five six.']
     """
-    return [list(_assemble(pieces, limit, overlap)) for pieces in _pieces(texts, limit, count)]
+    return [list(_assemble(pieces, limit, overlap)) for pieces in _pieces(texts, limit, tokens)]
 
 
-def _pieces(texts: Sequence[str], limit: int, count: Counter) -> list[list[Piece]]:
-    """The texts' sentences; of one with more than half of the limit its words, of a word over it the characters."""
-    found = _counted([split_sentences(text) for text in texts], count, SENTENCE)
-    for finer, fitting in ((_WORD.findall, limit // 2), (list, limit)):
-        long = [piece for pieces in found for piece in pieces if piece.tokens > fitting and len(piece.text) > 1]
-        parts = dict(zip(long, _counted([finer(piece.text) for piece in long], count, WORD), strict=True))
-        for piece, own in parts.items():
-            own[-1] = own[-1]._replace(ends=piece.ends)
-        found = [[part for piece in pieces for part in parts.get(piece, [piece])] for pieces in found]
-    return found
+def _pieces(texts: Sequence[str], limit: int, tokens: Tokens) -> list[list[Piece]]:
+    """The texts' sentences; of one with more than half of the limit its words, of a word over it its tokens."""
+    sentences = [split_sentences(text) for text in texts]
+    counts = iter(tokens.count([sentence for own in sentences for sentence in own]))
+    found = [
+        [Piece(sentence, next(counts), PARAGRAPH if "\n" in sentence else SENTENCE) for sentence in own]
+        for own in sentences
+    ]
+    long = [piece for pieces in found for piece in pieces if 2 * piece.tokens > limit]
+    if not long:
+        return found
+    starts = tokens.starts([piece.text for piece in long])
+    parts = {piece: _parts(piece, own, limit) for piece, own in zip(long, starts, strict=True)}
+    return [[part for piece in pieces for part in parts.get(piece, [piece])] for pieces in found]
 
 
-def _counted(texts: Sequence[Sequence[str]], count: Counter, ends: int) -> list[list[Piece]]:
-    """Pieces with their tokens, all counted at once."""
-    counts = iter(count([text for own in texts for text in own]))
-    return [[Piece(text, next(counts), PARAGRAPH if ends and "\n" in text else ends) for text in own] for own in texts]
+def _parts(piece: Piece, starts: Sequence[int], limit: int) -> list[Piece]:
+    """The words of a sentence as pieces, by where its tokens begin; the characters between these of a longer word."""
+    ends = [found.end() for found in _WORD.finditer(piece.text)]
+    cuts = [0]
+    for end in ends:
+        inner = starts[bisect_left(starts, cuts[-1]) : bisect_left(starts, end)]
+        if len(inner) > limit:
+            cuts += [start for start in dict.fromkeys(inner) if start > cuts[-1]]
+        cuts.append(end)
+    places = [bisect_left(starts, cut) for cut in cuts]
+    words = [
+        Piece(piece.text[start:end], last - first, WORD)
+        for (start, first), (end, last) in pairwise(zip(cuts, places, strict=True))
+    ]
+    return [*words[:-1], words[-1]._replace(ends=piece.ends)]
 
 
 def _assemble(pieces: Sequence[Piece], limit: int, overlap: int) -> Iterator[Chunk]:

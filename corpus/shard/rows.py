@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from corpus.documents import DOCUMENT
-from corpus.shard.chunks import Chunk, Counter, count_words, cut_all
+from corpus.shard.chunks import WORDS, Chunk, Tokens, cut_all
 
 _FIRST = ("id", "text", "source", "lang", "url", "title", "date", "licence", "label", "parent_id", "method")
 _OWN = (
@@ -23,9 +23,7 @@ _LAST = ("messages", "preference", "meta")  # meta holds the source's own ids an
 SHARD = pa.schema([*map(DOCUMENT.field, _FIRST), *_OWN, *map(DOCUMENT.field, _LAST)])
 
 
-def chunk_rows(
-    documents: pl.DataFrame, limit: int | None, overlap: int = 0, count: Counter = count_words
-) -> pl.DataFrame:
+def chunk_rows(documents: pl.DataFrame, limit: int | None, overlap: int = 0, tokens: Tokens = WORDS) -> pl.DataFrame:
     """A row for each chunk of each document: the columns of SHARD, and its `tokens`.
 
     Dialogues stay whole, for their messages do. Without a limit all documents are, and `tokens` is 0.
@@ -35,9 +33,11 @@ def chunk_rows(
         chunks = [[Chunk(text, 0, 0)] for text in texts]
     else:
         whole = documents["messages"].is_not_null()
-        cut = iter(cut_all(documents.filter(~whole)["text"].to_list(), limit, overlap, count))
+        cut = iter(cut_all(documents.filter(~whole)["text"].to_list(), limit, overlap, tokens))
         dialogues = documents.filter(whole)["text"].to_list()
-        uncut = iter([Chunk(text, tokens, 0) for text, tokens in zip(dialogues, count(dialogues), strict=True)])
+        uncut = iter(
+            [Chunk(text, counted, 0) for text, counted in zip(dialogues, tokens.count(dialogues), strict=True)]
+        )
         chunks = [[next(uncut)] if stays else next(cut) for stays in whole]
     return (
         documents.with_columns(

@@ -23,7 +23,7 @@ from corpus.shard.card import dataset_card
 from corpus.shard.elsewhere import copy_files, open_elsewhere
 from corpus.shard.order import SPLITS, Bucket, Source, Taken, plan, read_bucket, scatter, survey
 from corpus.shard.rows import SHARD, chunk_rows, instruction_lines
-from corpus.shard.tokenizer import counter, find_tokenizer
+from corpus.shard.tokenizer import find_tokenizer, tokens_of
 from corpus.stage import Metrics, Part, Run, add_metrics, side_by_side
 
 READS = ("clean", "measure", "perplexity", "filter", "split")
@@ -133,7 +133,7 @@ def finish(params: Shard, tokenizer: Path | None, scratch: Path, output: Path, b
         bucket.scratch(scratch, "instruct.jsonl").open("w", encoding="utf-8") as instruct,
     ):
         for some in documents.iter_slices(ROW_GROUP_ROWS):
-            rows = chunk_rows(some, params.chunk_tokens, params.overlap_tokens, counter(tokenizer))
+            rows = chunk_rows(some, params.chunk_tokens, params.overlap_tokens, tokens_of(tokenizer))
             parquet.write_table(to_arrow(rows.select(SHARD.names)).cast(SHARD), row_group_size=ROW_GROUP_ROWS)
             rows.select("id", "chunk", "overlap", "copy", "lang", "source", "text").write_ndjson(text)
             pairs = instruction_lines(some)

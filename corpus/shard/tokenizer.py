@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corpus.errors import UserError
-from corpus.shard.chunks import Counter, count_words
+from corpus.shard.chunks import WORDS, Tokens
 
 FILE = "tokenizer.json"
 _TEXTS_AT_ONCE = 10_000
@@ -30,9 +30,9 @@ def find_tokenizer(name: str) -> Path:
     return path
 
 
-def counter(path: Path | None) -> Counter:
-    """What counts tokens: the tokenizer of a file, special tokens of its own not added; without one words are."""
-    return count_words if path is None else functools.partial(_count, path)
+def tokens_of(path: Path | None) -> Tokens:
+    """What a token is: one of the tokenizer in a file, without the special ones that it adds; of no file a word."""
+    return WORDS if path is None else Tokens(functools.partial(_count, path), functools.partial(_starts, path))
 
 
 def _count(path: Path, texts: Sequence[str]) -> list[int]:
@@ -41,6 +41,15 @@ def _count(path: Path, texts: Sequence[str]) -> list[int]:
         len(encoding)
         for first in range(0, len(texts), _TEXTS_AT_ONCE)
         for encoding in tokenizer.encode_batch_fast(texts[first : first + _TEXTS_AT_ONCE], add_special_tokens=False)
+    ]
+
+
+def _starts(path: Path, texts: Sequence[str]) -> list[list[int]]:
+    tokenizer = _load(path)
+    return [
+        [start for start, _ in encoding.offsets]
+        for first in range(0, len(texts), _TEXTS_AT_ONCE)
+        for encoding in tokenizer.encode_batch(texts[first : first + _TEXTS_AT_ONCE], add_special_tokens=False)
     ]
 
 

@@ -6,11 +6,14 @@ import re
 
 WRAPPED = 50  # a line at least this long may go on in the next one; a shorter one is a heading, an item, a verse
 
+# It begins with a set of characters, which the engine looks for without trying the rest at every place.
 _BREAK = re.compile(
-    r"""(?<![。！？])[。！？]+[”’」』）】》"]* \s*      # Chinese: no space needed
-      | (?<!…)…{2,}[”’」』）】》"]* \s*
-      | (?<![.!?])[.!?]+["'”’)\]]* \s+             # Latin: `3.14` and `a.b` stay whole
-      | \n\s*""",
+    r"""[。！？.!?…\n] (?:
+        (?<=[。！？]) [。！？]*[”’」』）】》"]* \s*                   # Chinese: no space needed
+      | (?<=…) …+[”’」』）】》"]* \s*
+      | (?<=[.!?]) (?<![.!?][.!?]) [.!?]*["'”’)\]]* \s+         # Latin: `3.14` and `a.b` stay whole
+      | (?<=\n) \s*
+    )""",
     re.VERBOSE,
 )
 _WORD_BEFORE = re.compile(r"[\w.]+\Z")

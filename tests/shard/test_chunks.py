@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.shard.chunks import Chunk, count_words, cut_all
+from corpus.shard.chunks import Chunk, Tokens, count_words, cut_all
 
 mixed = st.text(alphabet="aB. \n。中文！”", max_size=200)
 
@@ -17,6 +17,13 @@ def count_words_of(text: str) -> int:
 def count_bytes(texts: Sequence[str]) -> list[int]:
     """A tokenizer of bytes: the most tokens that a text can have."""
     return [len(text.encode("utf-8", "surrogatepass")) for text in texts]
+
+
+def byte_starts(texts: Sequence[str]) -> list[list[int]]:
+    return [[at for at, sign in enumerate(text) for _ in sign.encode("utf-8", "surrogatepass")] for text in texts]
+
+
+BYTES = Tokens(count_bytes, byte_starts)
 
 
 def without_overlaps(chunks: Sequence[Chunk]) -> str:
@@ -36,7 +43,7 @@ def test_chunks_give_the_text_back_and_none_is_too_long(text: str, limit: int, o
 
 @given(st.one_of(st.text(max_size=80), mixed), st.integers(4, 40), st.integers(0, 20))
 def test_with_any_tokenizer_only_a_lone_character_is_too_long(text: str, limit: int, overlap: int) -> None:
-    [chunks] = cut_all([text], limit, overlap, count_bytes)
+    [chunks] = cut_all([text], limit, overlap, BYTES)
     assert without_overlaps(chunks) == text
     for chunk in chunks:
         assert chunk.tokens == count_bytes([chunk.text])[0] <= limit
@@ -81,5 +88,5 @@ def test_overlaps_are_whole_sentences() -> None:
 
 
 def test_a_word_longer_than_a_chunk_is_cut_into_characters() -> None:
-    chunks = cut_all(["a abcdefgh b"], 4, 0, count_bytes)[0]
+    chunks = cut_all(["a abcdefgh b"], 4, 0, BYTES)[0]
     assert [chunk.text for chunk in chunks] == ["a ab", "cdef", "gh b"]
