@@ -26,6 +26,7 @@ from corpus.stage import Metrics, Run, count_rows, file_digest
 from train.encode import Piece, Template, encode, pack_tokenizer, read_templates, refuse_useless_template
 from train.lineage import refuse_other_name, write_made_for
 from train.models import IGNORED
+from train.pieces import StoredPieces
 from train.shards import NAMED, Document, Dropped, Tally, control_documents, copies, find_shards, read_shard, traces
 
 READS = ("clean", "split")
@@ -58,14 +59,16 @@ def run(run: Run) -> Metrics:
     sources |= {f"mix/{name}": (find_shards(mix.path)["train"], plain) for name, mix in mixes.items()}
 
     tallies: dict[str, Tally] = defaultdict(Tally)
-    packs: dict[str, list[Piece]] = {}
+    packs: dict[str, StoredPieces] = {}
     test = _traces_of(shards.get("test"), tallies["test"])
     held_out = test | _traces_of(shards.get("validation"), Tally())
     for name, (path, taken) in sources.items():
         read = itertools.islice(read_shard(path, tallies[name]), run.limit)
         documents = _admitted(name, read, taken, tallies[name], test if name == "validation" else held_out)
         encoded = encode(tokenizer, documents, taken, templates, tallies[name])
-        packs[name] = [piece for own in encoded for piece in own * copies(own[0].document, own[0].lang, taken)]
+        packs[name] = StoredPieces(run.output)
+        for own in encoded:
+            packs[name].add(own, times=copies(own[0].document, own[0].lang, taken))
     counts = sum((tally.counts for tally in tallies.values()), Counter())
     refuse_useless_template(counts, settings, run.params.base.model)
     for name, (path, _) in sources.items():
@@ -75,7 +78,7 @@ def run(run: Run) -> Metrics:
             raise UserError(f"{path} holds nothing to learn: {why}{first}")
     if in_graph:
         packs["control"] = _control(run, tokenizer, templates, packs["train"], tallies)
-    packs.setdefault("validation", [])
+    packs.setdefault("validation", StoredPieces(run.output))
 
     rows = [(name, *row) for name, tally in tallies.items() for row in tally.dropped]
     frame = pl.DataFrame(rows, dict.fromkeys(("pack", "id", "reason", "detail"), pl.String), orient="row")
@@ -136,15 +139,15 @@ def _admitted(
 
 def _control(
     run: Run, tokenizer: Any, templates: Sequence[Template], train: Sequence[Piece], tallies: dict[str, Tally]
-) -> list[Piece]:
+) -> StoredPieces:
     """Pieces of unfiltered documents, of each language as many tokens as train has."""
     enough_bytes = {lang: CONTROL_BYTES * size for lang, size in tallies["train"].bytes.items()}
-    documents = control_documents(run, enough_bytes)
-    once = {document.id: document for document in documents}
-    encoded = encode(tokenizer, once.values(), run.params.pack, templates, tallies["control"])
-    by_id = {own[0].document: own for own in encoded}
-    pieces = [piece for document in documents for piece in by_id.get(document.id, [])]
-    return first_tokens(pieces, tokens_by_language(train))
+    chosen, documents = control_documents(run, enough_bytes)
+    pieces, places = StoredPieces(run.output), {}
+    for own in encode(tokenizer, documents, run.params.pack, templates, tallies["control"]):
+        places[own[0].document] = pieces.add(own)
+    pieces.reorder(place for document in chosen for place in places.get(document, ()))
+    return StoredPieces(run.output, first_tokens(pieces, tokens_by_language(train)))
 
 
 def tokens_by_language(pieces: Iterable[Piece]) -> Counter[str]:
@@ -155,16 +158,15 @@ def tokens_by_language(pieces: Iterable[Piece]) -> Counter[str]:
     return tokens
 
 
-def first_tokens(pieces: Iterable[Piece], tokens: Mapping[str, int]) -> list[Piece]:
+def first_tokens(pieces: Iterable[Piece], tokens: Mapping[str, int]) -> Iterator[Piece]:
     """The first pieces that have so many tokens of each language, the last ones cut to fit if that leaves a label."""
-    chosen, left = [], dict(tokens)
+    left = dict(tokens)
     for piece in pieces:
         space = left.get(piece.lang, 0)
         cut = Piece(piece.document, piece.lang, piece.tokens[:space], piece.learned[:space])
         if cut.learned.any():
-            chosen.append(cut)
             left[piece.lang] -= len(cut.tokens)
-    return chosen
+            yield cut
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------

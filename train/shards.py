@@ -199,11 +199,11 @@ def copies(document: str, lang: str, settings: Pack) -> int:
 # ---- the control -----------------------------------------------------------------------------------------------------
 
 
-def control_documents(run: Run, enough_bytes: Mapping[str, int]) -> list[Document]:
-    """Documents as they were before dedup and filter, in an order drawn by hash, until there are enough of a language.
+def control_documents(run: Run, enough_bytes: Mapping[str, int]) -> tuple[list[str], Iterator[Document]]:
+    """Documents as they were before dedup and filter: their ids in an order drawn by hash, and each of them once.
 
-    None is in validation or test, resembles one that is, or holds something of a test set. Each comes as often as
-    pack.mixture says.
+    Of a language there are so many that they have enough bytes. None is in validation or test, resembles one that is,
+    or holds something of a test set. Each id comes as often as pack.mixture says.
     """
     held_out = held_out_ids(run) | contaminated_ids(run)
     order = [  # hash, id, language, bytes of each copy
@@ -219,8 +219,7 @@ def control_documents(run: Run, enough_bytes: Mapping[str, int]) -> list[Documen
             chosen.append(document)
             read[lang] += size
     wanted = set(chosen)
-    found = {document.id: document for document in _unfiltered(run) if document.id in wanted}
-    return [found[document] for document in chosen]
+    return chosen, (document for document in _unfiltered(run) if document.id in wanted)
 
 
 def contaminated_ids(run: Run) -> set[str]:

@@ -25,10 +25,10 @@ SUFFIXES = {
     "parquet": (".parquet",),
     "csv": (".csv", ".tsv"),
     "text": (".txt", ".md", ".rst", ".log", ".tex"),
-    "label_studio": (".json",),
     "html": (".html", ".htm", ".xhtml", ".shtml"),
     "warc": (".warc", ".arc", ".wet"),
 }
+OF_KIND = SUFFIXES | {"label_studio": (".json",)}  # a kind that nothing but a source's word tells from others
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading a broken or clipped file raises
 MAX_LINE = 64 << 20  # bytes; no row of text is longer, and memory holds one
@@ -70,7 +70,7 @@ def is_of_kind(name: str, kind: str) -> bool:
     >>> is_of_kind("alpaca.json", "jsonl"), is_of_kind("rows.jsonl.gz", "jsonl"), is_of_kind("rows.json", "text")
     (True, True, False)
     """
-    return has_suffix(name, SUFFIXES[kind], kind != "parquet") or (kind == "jsonl" and has_suffix(name, (".json",)))
+    return has_suffix(name, OF_KIND[kind], kind != "parquet") or (kind == "jsonl" and has_suffix(name, (".json",)))
 
 
 def list_files(location: str, kind: str, storage: Storage | None = None) -> list[FileEntry]:
@@ -82,7 +82,7 @@ def list_files(location: str, kind: str, storage: Storage | None = None) -> list
     location = location.removeprefix("file://")
     found = _list_local(Path(location), kind) if "://" not in location else _list_remote(location, kind, storage or {})
     if not found:
-        raise UserError(f"sources: {location} matches no {' or '.join(SUFFIXES[kind])} file: there is nothing to read")
+        raise UserError(f"sources: {location} matches no {' or '.join(OF_KIND[kind])} file: there is nothing to read")
     return found
 
 
@@ -91,7 +91,7 @@ def _list_local(path: Path, kind: str) -> list[FileEntry]:
         return [_local_entry(path, path.name)]
     root = path
     if path.is_dir():
-        found = [p for p in path.rglob("*") if has_suffix(p.name, SUFFIXES[kind], kind != "parquet") and p.is_file()]
+        found = [p for p in path.rglob("*") if has_suffix(p.name, OF_KIND[kind], kind != "parquet") and p.is_file()]
     elif "*" in str(path):
         parts = path.parts
         first = next(i for i, part in enumerate(parts) if "*" in part)
@@ -134,7 +134,7 @@ def _list_remote(location: str, kind: str, storage: Storage) -> list[FileEntry]:
             if info["type"] != "directory":
                 return [_remote_entry(files, root, info, PurePosixPath(root.partition("?")[0]).name)]
             found = files.find(root, detail=True)
-            suffixes, base = SUFFIXES[kind], root.rstrip("/")
+            suffixes, base = OF_KIND[kind], root.rstrip("/")
             found = {path: info for path, info in found.items() if has_suffix(path, suffixes, kind != "parquet")}
         return [
             _remote_entry(files, path, info, path[len(base) :].lstrip("/"))

@@ -30,6 +30,7 @@ from train.cli import main
 from train.encode import Piece
 from train.models import IGNORED
 from train.pack import best_fit, first_tokens, pack_rows, tokens_by_language
+from train.pieces import StoredPieces
 from train.shards import copies, read_shard
 
 
@@ -179,7 +180,7 @@ def test_the_first_tokens_of_each_language_are_taken():
     pieces[2].learned[:7] = False  # the beginning of a question
 
     def taken(**tokens: int) -> list[tuple[str, int]]:
-        chosen = first_tokens(pieces, {name.replace("_", "-"): n for name, n in tokens.items()})
+        chosen = list(first_tokens(pieces, {name.replace("_", "-"): n for name, n in tokens.items()}))
         return [(piece.document, len(piece.tokens)) for piece in chosen]
 
     assert taken(en=18, zh_Hans=99) == [("a", 10), ("b", 10), ("c", 8)]
@@ -376,3 +377,17 @@ def test_a_tokenizer_without_padding(project: Path, tmp_path: Path, removed: lis
     used = sum(last["document_lengths"])
     expected = AutoTokenizer.from_pretrained(base).convert_tokens_to_ids(padding) if padding else 0
     assert set(last["input_ids"][used:]) == {expected} and set(last["labels"][used:]) == {IGNORED}
+
+
+def test_pieces_in_a_file_are_the_pieces_that_were_put_there(tmp_path: Path):
+    pieces = [Piece(str(n), "en", np.arange(n, dtype=np.int32), np.arange(n) % 2 > 0) for n in range(1, 6)]
+    stored = StoredPieces(tmp_path, pieces[:2])
+    assert stored.add(pieces[2:], times=2) == range(2, 5)
+    expected = [*pieces[:2], *pieces[2:], *pieces[2:]]
+    for found in (list(stored), stored[:]):
+        assert [(p.document, p.lang, p.tokens.tolist(), p.learned.tolist()) for p in found] == [
+            (p.document, p.lang, p.tokens.tolist(), p.learned.tolist()) for p in expected
+        ]
+    stored.reorder([4, 0])
+    assert [piece.document for piece in stored] == ["5", "1"] and len(stored) == 2
+    assert list(tmp_path.iterdir()) == []
