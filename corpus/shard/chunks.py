@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
+
+import numpy as np
 
 from corpus.text.scripts import UNSPACED
 from corpus.text.sentences import split_sentences
 
 _TOKEN = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 _WORD = re.compile(rf"\s*(?:[{UNSPACED}]|[^\s{UNSPACED}]+)\s*|\s+")
+STEPS = 32  # of a chunk: words of a long sentence are taken together up to so small a part of it
 WORD, SENTENCE, PARAGRAPH = range(3)  # what ends with a piece; a chunk had better end with the greatest
 
 
@@ -74,36 +76,46 @@ def cut_all(texts: Sequence[str], limit: int, overlap: int = 0, tokens: Tokens =
 
 
 def _pieces(texts: Sequence[str], limit: int, tokens: Tokens) -> list[list[Piece]]:
-    """The texts' sentences; of one with more than half of the limit its words, of a word over it its tokens."""
+    """The texts' sentences; of one with more than half of the limit runs of words, of a word over it its tokens."""
     sentences = [split_sentences(text) for text in texts]
-    counts = iter(tokens.count([sentence for own in sentences for sentence in own]))
-    found = [
-        [Piece(sentence, next(counts), PARAGRAPH if "\n" in sentence else SENTENCE) for sentence in own]
-        for own in sentences
-    ]
-    long = [piece for pieces in found for piece in pieces if 2 * piece.tokens > limit]
-    if not long:
-        return found
-    starts = tokens.starts([piece.text for piece in long])
-    parts = {piece: _parts(piece, own, limit) for piece, own in zip(long, starts, strict=True)}
-    return [[part for piece in pieces for part in parts.get(piece, [piece])] for pieces in found]
+    flat = [sentence for own in sentences for sentence in own]
+    # Where tokens begin is asked at once for what looks long, so that little is read twice.
+    looks_long = list(dict.fromkeys(sentence for sentence in flat if len(sentence) > 2 * limit))
+    starts = dict(zip(looks_long, tokens.starts(looks_long), strict=True))
+    others = iter(tokens.count([sentence for sentence in flat if sentence not in starts]))
+    counts = {sentence: len(own) for sentence, own in starts.items()}
+    found = [(sentence, counts[sentence] if sentence in starts else next(others)) for sentence in flat]
+    more = list(dict.fromkeys(text for text, count in found if 2 * count > limit and text not in starts))
+    starts |= dict(zip(more, tokens.starts(more), strict=True))
+    pieces = iter(
+        _parts(text, starts[text], limit) if 2 * count > limit else [Piece(text, count, _ending(text))]
+        for text, count in found
+    )
+    return [[piece for _ in own for piece in next(pieces)] for own in sentences]
 
 
-def _parts(piece: Piece, starts: Sequence[int], limit: int) -> list[Piece]:
-    """The words of a sentence as pieces, by where its tokens begin; the characters between these of a longer word."""
-    ends = [found.end() for found in _WORD.finditer(piece.text)]
-    cuts = [0]
-    for end in ends:
-        inner = starts[bisect_left(starts, cuts[-1]) : bisect_left(starts, end)]
-        if len(inner) > limit:
-            cuts += [start for start in dict.fromkeys(inner) if start > cuts[-1]]
-        cuts.append(end)
-    places = [bisect_left(starts, cut) for cut in cuts]
-    words = [
-        Piece(piece.text[start:end], last - first, WORD)
-        for (start, first), (end, last) in pairwise(zip(cuts, places, strict=True))
+def _ending(sentence: str) -> int:
+    return PARAGRAPH if "\n" in sentence else SENTENCE
+
+
+def _parts(sentence: str, starts: Sequence[int], limit: int) -> list[Piece]:
+    """The runs of words of a sentence as pieces, by where its tokens begin; the tokens of a word that has too many."""
+    ends = np.array([found.end() for found in _WORD.finditer(sentence)])
+    begun = np.array(starts)
+    places = np.searchsorted(begun, ends)  # tokens up to each end of a word
+    # Of the ends with equally many whole steps of tokens before them the last is taken: a run is at least a word.
+    last_of_step = np.append(np.diff(places // max(1, limit // STEPS)) > 0, True)
+    cuts = [0, *ends[last_of_step].tolist()]
+    long = [n for n, (start, end) in enumerate(pairwise([0, *places[last_of_step].tolist()])) if end - start > limit]
+    for number in reversed(long):
+        inner = begun[(begun > cuts[number]) & (begun < cuts[number + 1])]
+        cuts[number + 1 : number + 1] = np.unique(inner).tolist()
+    tokens = np.searchsorted(begun, cuts).tolist()
+    runs = [
+        Piece(sentence[start:end], last - first, WORD)
+        for (start, first), (end, last) in pairwise(zip(cuts, tokens, strict=True))
     ]
-    return [*words[:-1], words[-1]._replace(ends=piece.ends)]
+    return [*runs[:-1], runs[-1]._replace(ends=_ending(sentence))]
 
 
 def _assemble(pieces: Sequence[Piece], limit: int, overlap: int) -> Iterator[Chunk]:
