@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -87,11 +88,22 @@ def _pieces(texts: Sequence[str], limit: int, tokens: Tokens) -> list[list[Piece
     found = [(sentence, counts[sentence] if sentence in starts else next(others)) for sentence in flat]
     more = list(dict.fromkeys(text for text, count in found if 2 * count > limit and text not in starts))
     starts |= dict(zip(more, tokens.starts(more), strict=True))
-    pieces = iter(
-        _parts(text, starts[text], limit) if 2 * count > limit else [Piece(text, count, _ending(text))]
-        for text, count in found
-    )
-    return [[piece for _ in own for piece in next(pieces)] for own in sentences]
+    counted = iter(found)
+    return [_pieces_of(list(itertools.islice(counted, len(own))), starts, limit) for own in sentences]
+
+
+def _pieces_of(sentences: Sequence[tuple[str, int]], starts: Mapping[str, list[int]], limit: int) -> list[Piece]:
+    """The pieces of a text from its sentences and their tokens."""
+    total = sum(count for _, count in sentences)
+    if total <= limit:  # it is one chunk, whatever is in it
+        return [Piece("".join(sentence for sentence, _ in sentences), total, PARAGRAPH)]
+    pieces: list[Piece] = []
+    for sentence, count in sentences:
+        if 2 * count > limit:
+            pieces += _parts(sentence, starts[sentence], limit)
+        else:
+            pieces.append(Piece(sentence, count, _ending(sentence)))
+    return pieces
 
 
 def _ending(sentence: str) -> int:

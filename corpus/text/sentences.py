@@ -34,7 +34,7 @@ def split_sentences(text: str) -> list[str]:
     """
     pieces, start = [], 0
     for found in _BREAK.finditer(text):
-        if _ends_sentence(text, found):
+        if found[0][0] in "。！？…" or _ends_sentence(text, found):
             pieces.append(text[start : found.end()])
             start = found.end()
     if start < len(text):
@@ -52,9 +52,8 @@ def ends_complete(sentence: str) -> bool:
 
 
 def _ends_sentence(text: str, found: re.Match[str]) -> bool:
+    """Whether a mark of Latin script, or the end of a line, ends a sentence."""
     mark, following = found[0], text[found.end() : found.end() + 1]
-    if mark[0] in "。！？…":
-        return True
     if mark[0] == "\n":
         line = found.start() - text.rfind("\n", 0, found.start()) - 1
         return mark.count("\n") > 1 or line < WRAPPED or not following.islower()
