@@ -23,8 +23,8 @@ DECIDES = ("clean", "dedup", "filter", "split", "augment")  # the other stages d
 def export_documents(stage: str, folder: Path, format: str, dropped: bool, data: Path) -> str:
     """Write kept.jsonl or kept.parquet, and with `dropped` dropped.* too, into a new or empty folder.
 
-    As `label-studio` these are tasks for people to correct, in two projects: texts.json and dialogues.json, dropped
-    ones in dropped-*.json, each project with its labelling configuration, texts.xml and dialogues.xml.
+    As `label-studio` these are tasks for people to correct: texts.json and dialogues.json, dropped ones in
+    dropped-*.json, each for a project of its own, with its labelling configuration beside it in *.xml.
 
     What a stage dropped comes with its `reasons`; rows of `clean` with `reason` and `detail`. Documents that an earlier
     stage dropped are in neither. Stages that only measure give all rows with their columns, `shard` its rows of all
@@ -83,7 +83,7 @@ def _rows(stage: str, data: Path) -> Iterator[pl.DataFrame]:
 
 def write_tasks(frames: Iterable[pl.DataFrame], folder: Path, prefix: str) -> str:
     """Write documents as tasks for Label Studio, and its configurations. Returns what to say of it."""
-    labels: set[str] = set()
+    labels: dict[Kind, set[str]] = {kind: set() for kind in KINDS}
     counts: Counter[Kind] = Counter()
     partials = {kind: folder / f".{prefix}{kind}.json.partial" for kind in KINDS}
     try:
@@ -93,13 +93,14 @@ def write_tasks(frames: Iterable[pl.DataFrame], folder: Path, prefix: str) -> st
                 kind, task = task_of(document)
                 files[kind].write((",\n" if counts[kind] else "[\n") + json.dumps(task, ensure_ascii=False))
                 counts[kind] += 1
-                if document.get("label") and len(labels) < MAX_LABELS:
-                    labels.add(document["label"])
+                if document.get("label") and len(labels[kind]) < MAX_LABELS:
+                    labels[kind].add(document["label"])
             for kind in counts:
                 files[kind].write("\n]\n")
         for kind in counts:
+            described = configuration(kind, labels[kind], dropped=bool(prefix))
+            (folder / f"{prefix}{kind}.xml").write_text(described, "utf-8")
             partials[kind].replace(folder / f"{prefix}{kind}.json")
-            (folder / f"{kind}.xml").write_text(configuration(kind, labels), "utf-8")
     finally:
         for path in partials.values():
             path.unlink(missing_ok=True)

@@ -56,7 +56,7 @@ REASONS: dict[str, str] = {
     "augment.refused": "the endpoint refused the request: the text is what it said",
     "augment.invented": "numbers, addresses or names of the answer are neither in the document nor in the question",
     "augment.empty": "question or answer is too short to say anything, or they are the same",
-    "augment.corrected": "people corrected it: the corpus has it as a document with the same id",
+    "augment.corrected": "people decided on it in Label Studio: the corpus has their version of it, or none",
     "augment.held_out": "it holds 13 words in a row of validation, test or a test set that its parent has not",
     "augment.duplicate": "it equals a document of the corpus, or holds much of one that is not its parent",
     "shard.balance": "shard.weights, buckets and balance take only a part of the documents that are like it",

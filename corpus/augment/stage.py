@@ -23,6 +23,7 @@ from corpus.augment.translation import RoundTrip
 from corpus.documents import DOCUMENT, DROPPED_TEXT_CHARS, document_id, part_writer
 from corpus.errors import UserError
 from corpus.params import Augment, Synthesis
+from corpus.scrape.label_studio import ANNOTATED
 from corpus.stage import Metrics, Part, Run, add_metrics, batches, map_parts, side_by_side
 
 READS = ("clean", "split")
@@ -38,7 +39,7 @@ class Makers(NamedTuple):
     """What variants are made with."""
 
     params: Augment
-    corrected: frozenset[str]  # ids of generated documents that people brought back as documents
+    corrected: frozenset[str]  # ids of generated documents that people corrected or chose to drop
     trips: dict[str, RoundTrip]
     words: dict[str, synonyms.Source]
     cache: Path
@@ -56,7 +57,7 @@ def run(run: Run) -> Metrics:
     trips = translation.round_trips(params.backtranslate, run.home)
     words = synonyms.sources(params.synonyms)
     around = write_surroundings(run, parts)
-    corrected = corrected_ids(parts)
+    corrected = corrected_ids(parts, run.folder("scrape"))
     makers = Makers(params, corrected, trips, words, run.home / "answers.sqlite")
     task = functools.partial(_augment_part, makers, around)
     engines = [f"{language} {trip.engine}" for language, trip in sorted(trips.items())]
@@ -75,18 +76,20 @@ def run(run: Run) -> Metrics:
     return total
 
 
-def corrected_ids(parts: Sequence[Part]) -> frozenset[str]:
-    """The ids of documents that have a parent: generated once, corrected by people since."""
-    return frozenset(
-        id
+def corrected_ids(parts: Sequence[Part], scraped: Path) -> frozenset[str]:
+    """The ids that people decided on: of documents with a parent, generated once, and of those they chose to drop."""
+    dropped = [pl.read_parquet(path, columns=["id", "reason"]) for path in sorted(scraped.glob("dropped-*.parquet"))]
+    decided = [frame.filter(pl.col("reason") == ANNOTATED)["id"] for frame in dropped]
+    decided += [
+        batch.filter(pl.col("parent_id").is_not_null())["id"]
         for part in parts
         for batch in batches(part, ["id"], {"parent_id": None})
-        for id in batch.filter(pl.col("parent_id").is_not_null())["id"]
-    )
+    ]
+    return frozenset(id for ids in decided for id in ids)
 
 
 def without_corrected(rows: Sequence[Row], corrected: frozenset[str]) -> list[Row]:
-    """Rows of GENERATED of which those that people have corrected are dropped: theirs take their place."""
+    """Rows of GENERATED of which those that people have decided on are dropped: what they said takes their place."""
     return [row | {"kept": False, "reasons": ["augment.corrected"]} if row["id"] in corrected else row for row in rows]
 
 

@@ -31,7 +31,7 @@ from corpus.scrape.files import (
     open_raw,
     read_lines,
 )
-from corpus.scrape.label_studio import row_of_task
+from corpus.scrape.label_studio import ANNOTATED, joined_meta, read_task
 from corpus.scrape.messages import Dialogue, dialogue_of
 from corpus.scrape.urls import normalise_url
 from corpus.sources import HfSource, HtmlSource, RowSource, WarcSource
@@ -41,6 +41,7 @@ _DIALOGUES = ("messages", "conversations", "instruction", "input", "chosen")  # 
 _PARQUET_ROWS = 200  # read at once
 _NOT_CONVERTED = (pa.ArrowException, ValueError, OverflowError)
 MAX_ARRAY = 1 << 30  # bytes of a JSON array; larger ones had better be lines
+_BOM = b"\xef\xbb\xbf"
 _NO_BLANK = re.compile(r"[^ \t\r\n]")
 MAX_RECORD_LINES = 1_000  # of one record of CSV; one with more has a quote that is never closed
 MAX_RECORD_CHARS = 4_000_000
@@ -179,15 +180,14 @@ def _html_page(source: HtmlSource, entry: FileEntry, file: BinaryIO) -> Row:
 
 def _jsonl_rows(source: RowSource, name: str, file: BinaryIO) -> Iterator[Row]:
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
+        start = line.lstrip().removeprefix(_BOM) if number == 1 else b""
+        if start.startswith(b"[") and (source.kind == "label_studio" or has_suffix(name, (".json",))):
+            yield from _array_rows(source, name, start + file.read(MAX_ARRAY - len(start)))  # often one endless line
+            return
         if len(line) == MAX_LINE and not line.endswith(b"\n"):
             yield _overlong_line(file, line, f"{name}:{number}")
             continue
-        raw = line.strip()
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-            if raw.startswith(b"[") and has_suffix(name, (".json",)):
-                yield from _array_rows(source, name, raw + file.read(MAX_ARRAY - len(raw)))
-                return
+        raw = line.strip().removeprefix(_BOM) if number == 1 else line.strip()
         if raw:
             yield _with_id(source, _jsonl_row(source, raw), raw, f"{name}:{number}")
 
@@ -242,18 +242,40 @@ def _jsonl_row(source: RowSource, raw: bytes) -> Row:
         if not isinstance(row, dict):
             return _refused("scrape.error.json", f"{type(row).__name__}, not an object")
         if source.kind == "label_studio":
-            task = row_of_task(row)
-            said = [value for value in task.values() if isinstance(value, str)]
-            said += [message["content"] + message["role"] for message in task.get("messages") or []]
-            if not all(map(_is_utf8, said)):
-                return _refused("scrape.error.encoding", "the task holds half of a character (a lone surrogate)")
-            return task
+            return _annotated_row(source, row)
         # Writing what is nested may go deeper than reading it did.
         return document_of(row, source.text_field) | {"key": row.get(source.id_field) if source.id_field else None}
     except UnicodeDecodeError as error:
         return _refused("scrape.error.encoding", f"byte {error.start} is not UTF-8")
     except (ValueError, RecursionError) as error:
         return _refused("scrape.error.json", str(error)[:200])
+
+
+def _annotated_row(source: RowSource, task: Row) -> Row:
+    """A task of Label Studio as its document, which keeps the id that it was exported with."""
+    try:
+        found = read_task(task, source.text_field)
+    except ValueError as error:
+        return _refused("scrape.error.text", str(error)[:500])
+    document = document_of(found.row, source.text_field if found.id is None else "text")
+    if "reason" not in document:
+        if not all(map(_is_utf8, _strings(found.columns))):
+            return _refused("scrape.error.encoding", "the task holds half of a character (a lone surrogate)")
+        document |= found.columns | {"meta": joined_meta(found.columns.get("meta"), document.get("meta"))}
+        if found.id is None and source.id_field:
+            document["key"] = found.row.get(source.id_field)
+    if found.dropped:
+        document |= _refused(ANNOTATED, "an annotator chose drop")
+    return document if found.id is None else document | {"id": found.id}
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings in what JSON holds."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _strings(one)
 
 
 def _parquet_rows(source: RowSource, entry: FileEntry) -> Iterator[Row]:
@@ -418,7 +440,7 @@ def _uncompressed(name: str) -> str:
 def _with_id(source: RowSource | HfSource, row: Row, raw: bytes, where: str) -> Row:
     key = row.pop("key", None)
     named = isinstance(key, str | int) and not isinstance(key, bool)
-    if source.id_field and not named and "reason" not in row:
+    if source.id_field and not named and "reason" not in row and "id" not in row:
         row = _refused("scrape.error.text", f"id_field {source.id_field} is missing, or no string or integer")
     if "id" not in row:  # what people annotated keeps the id that it had
         row["id"] = document_id(f"{source.name}\0{key}") if named and source.id_field else document_id(raw)
@@ -426,7 +448,7 @@ def _with_id(source: RowSource | HfSource, row: Row, raw: bytes, where: str) -> 
             row["raw"] = True
     if "reason" in row:
         row["detail"] = f"{where}: {row['detail']}"
-        row["text"] = raw[: 4 * DROPPED_TEXT_CHARS].decode("utf-8", "replace")[:DROPPED_TEXT_CHARS]
+        row.setdefault("text", raw[: 4 * DROPPED_TEXT_CHARS].decode("utf-8", "replace")[:DROPPED_TEXT_CHARS])
     return row
 
 

@@ -53,7 +53,7 @@ from corpus.sources import AnySource, HfSource, HtmlSource, RowSource, SiteSourc
 from corpus.stage import Metrics, Run, add_metrics, count_rows
 
 READS = ()
-VERSION = 3
+VERSION = 4
 SEGMENT_BYTES = 64_000_000  # of files as they are stored: what is read again after a kill
 SEGMENT_ROWS = 20_000  # of a dataset
 _APPLIED_LATER = {"batch", "licence", "lang", "rules"}  # of a source: they change nothing of what is read

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from corpus.augment import stage, swap
-from corpus.documents import DOCUMENT, generated_id, write_table
+from corpus.documents import DOCUMENT, DROPPED, generated_id, write_table
 from corpus.params import load
 from corpus.stage import Metrics, Run, execute
 
@@ -221,7 +221,7 @@ def test_dialogues_in_documents_become_documents_of_their_own(
 
 def test_what_people_corrected_is_not_generated_beside_it(project: Path, write_documents: Callable[..., Path]) -> None:
     augment(project, "fraction=1")
-    one = generated(project).filter("kept").row(0, named=True)
+    one, other = generated(project).filter("kept").head(2).to_dicts()
     name = "part-d-0-00000.parquet"
     path = write_documents(project / "data/clean" / name, ["It was corrected."], lang="en", parent_id=one["parent_id"])
     documents = pl.read_parquet(path).with_columns(id=pl.lit(one["id"]))
@@ -232,3 +232,8 @@ def test_what_people_corrected_is_not_generated_beside_it(project: Path, write_d
     again = generated(project, "again").filter(id=one["id"]).to_dicts()
     assert [row["reasons"] for row in again] == [["augment.corrected"]]
     assert metrics["dropped_by_reason"]["augment.corrected"] == 1
+    (project / "data/scrape").mkdir()
+    gone = dict.fromkeys(DROPPED.names) | {"id": other["id"], "batch": 0, "reason": "scrape.annotated"}
+    write_table(pa.Table.from_pylist([gone], DROPPED), project / "data/scrape/dropped-annotated-0.parquet")
+    augment(project, "fraction=1", output="third")
+    assert generated(project, "third").filter(id=other["id"])["reasons"].to_list() == [["augment.corrected"]]
