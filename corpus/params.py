@@ -226,7 +226,10 @@ class Split(Section):
 class Endpoint(Section):
     """A server that speaks OpenAI's chat completions."""
 
-    url: Annotated[str, Field(pattern=r"^https?://")]  # with the path up to /chat/completions: http://127.0.0.1:8000/v1
+    # No user and password: what is written here may be published.
+    url: Annotated[
+        str, Field(pattern=r"^https?://[^/@?#\s]+(/[^?#\s]*)?$")
+    ]  # with the path up to /chat/completions: http://127.0.0.1:8000/v1
     key: str | None = None  # the environment variable that holds the key
     timeout_s: Annotated[float, Field(gt=0)] = 120  # for an answer
     tries: Annotated[int, Field(ge=1, le=10)] = 3
@@ -321,6 +324,13 @@ class Shard(Section):
     copy_to: Location | None = None  # a folder, here or on object storage, that gets the same files
     storage: dict[str, str | int | bool] = {}  # options of fsspec for copy_to; keys belong in the environment
     seed: Seed = 0
+
+    @field_validator("buckets")
+    @classmethod
+    def _buckets_name_signals(cls, buckets: dict[str, list[float]]) -> dict[str, list[float]]:
+        for name in {"id", "text", "kept", "split", "rank", "bytes", "place", "copies", "weight"} & buckets.keys():
+            raise ValueError(f"{name} is no signal: name a column of measure or perplexity")
+        return buckets
 
     @model_validator(mode="after")
     def _overlap_leaves_room(self) -> Shard:

@@ -18,7 +18,7 @@ _TOKEN = 4  # bytes of a token; a byte more says whether it is learned
 
 
 class StoredPieces(Sequence[Piece]):
-    """Pieces in a file without a name, read one at a time: of each, memory holds some 50 bytes."""
+    """Pieces in a file without a name, read one at a time: of each, memory holds some 50 bytes, of a document 200."""
 
     def __init__(self, folder: Path, pieces: Iterable[Piece] = ()) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it lives as long as its pieces)

@@ -116,7 +116,7 @@ def read_shard(path: Path, tally: Tally | None = None) -> Iterator[Document]:
         if chunks and (overlap is None or document.id != chunks[0].id):
             yield dataclasses.replace(chunks[0], text="".join(chunk.text for chunk in chunks))
             chunks.clear()
-        chunks.append(dataclasses.replace(document, text=document.text[overlap:]))
+        chunks.append(dataclasses.replace(document, text=document.text[overlap if chunks else 0 :]))
     if chunks:
         yield dataclasses.replace(chunks[0], text="".join(chunk.text for chunk in chunks))
 
@@ -140,7 +140,9 @@ def _documents(path: Path, tally: Tally) -> Iterator[tuple[Document, int | None]
             tally.dropped.append(Dropped(identity, f"pack.error.{reason.rsplit('.', 1)[-1]}", detail))
             continue
         lang, messages = row.get("lang") or "und", row.get("messages") or None
-        overlap = more.get("overlap", 0) if more.get("chunk") else None
+        overlap = None
+        if more.get("chunk"):
+            overlap = more["overlap"] if isinstance(more.get("overlap"), int) else 0
         yield Document(identity, row["text"], lang, messages, label, source, row.get("title")), overlap
 
 

@@ -40,12 +40,15 @@ def generated_row(
     }
 
 
-def dialogue_rows(made: Sequence[Made], gates: Gates, around: Surroundings) -> list[Row]:
-    """Each dialogue as a row with the gates it failed. Its perplexity is not judged: a dialogue is no prose."""
+def dialogue_rows(made: Sequence[Made], gates: Gates, around: Surroundings, seen: set[tuple[str, str]]) -> list[Row]:
+    """Each dialogue as a row with the gates it failed. `seen` gets what was said of a parent: nothing comes twice.
+
+    Its perplexity is not judged: a dialogue is no prose.
+    """
     texts = [render_messages(one.messages) for one in made]
     variants = [Variant(one.parent["text"], text, one.method) for one, text in zip(made, texts, strict=True)]
     outside = failed_outside(variants, [None] * len(made), gates.perplexity, around)
-    rows, seen = [], set()
+    rows = []
     for one, text, elsewhere in zip(made, texts, outside, strict=True):
         said = one.parent["id"], normalised(text)
         reasons = failed_pair_gates(one.parent["text"], one.messages, gates)

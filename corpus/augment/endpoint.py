@@ -78,22 +78,25 @@ def _ask(client: httpx.Client, endpoint: Endpoint, question: Question, log: Path
             time.sleep(min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** (attempt - 1)))
         started, answer, outcome = time.monotonic(), None, ""
         try:
-            answer, outcome = _once(client, url, question, endpoint.timeout_s)
-        except (UserError, StageError) as error:
-            outcome = str(error)
+            answer, outcome, said = _once(client, url, question, endpoint.timeout_s)
+            trouble = f"{outcome}: {said}" if said else outcome
+        except UserError:
+            outcome = "turned away, or not reached"
+            raise
+        except StageError:
+            outcome = "no chat completion"
             raise
         finally:
             _write_line(log, url, question, attempt + 1, time.monotonic() - started, answer, outcome)
         if answer:
             return answer
-        trouble = outcome
     raise StageError(
         f"{url} failed {endpoint.tries} times ({trouble}): what it answered before is kept, run the stage again"
     )
 
 
-def _once(client: httpx.Client, url: str, question: Question, timeout_s: float) -> tuple[Answer | None, str]:
-    """The answer to one request, or None and why another try may help."""
+def _once(client: httpx.Client, url: str, question: Question, timeout_s: float) -> tuple[Answer | None, str, str]:
+    """The answer to one request, or None and why another try may help; what the server said of that stays unlogged."""
     import httpx
 
     body = {
@@ -105,22 +108,22 @@ def _once(client: httpx.Client, url: str, question: Question, timeout_s: float) 
     }
     try:
         with client.stream("POST", url, json=body) as response:
-            content = _read(response.iter_bytes(), url)
+            content = _read(response.iter_bytes(), url, time.monotonic() + timeout_s)
     except httpx.ConnectError as error:
         raise UserError(f"{url} cannot be reached ({error}): start the server, or mend the address") from None
-    except httpx.TimeoutException:
-        return None, f"it took more than {timeout_s:g} s"
+    except (httpx.TimeoutException, TimeoutError):
+        return None, f"it took more than {timeout_s:g} s", ""
     except httpx.HTTPError as error:
-        return None, str(error) or type(error).__name__
+        return None, type(error).__name__, str(error)
     said = content[:200].decode("utf-8", "replace")
     status = f"status {response.status_code}"
     if response.status_code == 200:
-        return _answer(content, url), status
+        return _answer(content, url, question), status, ""
     if response.status_code in REFUSED:
-        return Answer(said, 0, 0, refused=True), status
+        return Answer(said, 0, 0, refused=True), status, ""
     if response.status_code != 429 and response.status_code < 500:
         raise UserError(f"{url} turns us away with {status}: {said}")
-    return None, f"it answered with {status}: {said}"
+    return None, f"it answered with {status}", said
 
 
 def _write_line(
@@ -141,26 +144,35 @@ def _write_line(
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _read(chunks: Iterable[bytes], url: str) -> bytes:
+def _read(chunks: Iterable[bytes], url: str, deadline: float) -> bytes:
     content = b""
     for chunk in chunks:
         content += chunk
+        if time.monotonic() > deadline:  # one that comes in drops
+            raise TimeoutError
         if len(content) > MAX_ANSWER_BYTES:
             raise StageError(f"{url} answered with more than {MAX_ANSWER_BYTES:,} bytes, which no chat completion has")
     return content
 
 
-def _answer(content: bytes, url: str) -> Answer:
+def _answer(content: bytes, url: str, question: Question) -> Answer:
+    """What a chat completion says. Tokens that the server does not count are estimated, at three characters each."""
     try:
         answer = json.loads(content)
         text = answer["choices"][0]["message"]["content"]
         usage = answer.get("usage") or {}
         if not isinstance(text, str):
             raise TypeError
-        return Answer(text, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        said = content[:120].decode("utf-8", "replace")
-        raise StageError(f"{url} answered with what is no chat completion: {said!r}") from None
+        shown = len(question.system) + len(question.user)
+        asked, said = (
+            max(0, int(usage.get(name, size / 3) or 0))
+            for name, size in (("prompt_tokens", shown), ("completion_tokens", len(text)))
+        )
+        # A limit of tokens may cut a character in two, of which JSON then holds one half.
+        return Answer(text.encode("utf-8", "replace").decode(), asked, said)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
+        beginning = content[:120].decode("utf-8", "replace")
+        raise StageError(f"{url} answered with what is no chat completion: {beginning!r}") from None
 
 
 def _key(endpoint: Endpoint) -> str:

@@ -6,6 +6,7 @@ They would rather miss a dialogue than make one up: the words are the document's
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from corpus.text.sentences import WRAPPED, ends_complete, split_sentences
 
 Messages = list[dict[str, str]]
 
+MOST = 1_000  # dialogues of a document
 QUESTION_CHARS = (3, 300)
 ANSWER_CHARS = (20, 20_000)
 CHINESE_ANSWER_CHARS = (8, 20_000)
@@ -45,7 +47,7 @@ class Dialogue(NamedTuple):
 
 
 def instructions(text: str, lang: str | None, title: str | None, rules: Sequence[str]) -> list[Dialogue]:
-    """All dialogues that some of the RULES find in a document, rule by rule in the order of the text, each once.
+    """The first MOST dialogues that some of the RULES find in a document, rule by rule in its order, each once.
 
     >>> found = instructions("# How do I open a file?\\n\\nCall open with its name.\\n", "en", None, ["questions"])
     >>> [(message["role"], message["content"]) for message in found[0].messages]
@@ -56,6 +58,8 @@ def instructions(text: str, lang: str | None, title: str | None, rules: Sequence
         if rule in rules:
             for messages in find(text, title or ""):
                 messages = [{**message, "content": message["content"].strip()} for message in messages]
+                if len(found) >= MOST:
+                    return list(found.values())
                 if _is_usable(messages):
                     found.setdefault(repr(messages), Dialogue(rule, messages))
     return list(found.values())
@@ -337,15 +341,11 @@ def transcripts(text: str, title: str) -> Iterator[Messages]:
 
 def _conversation(turns: Sequence[tuple[str, str]]) -> Iterator[Messages]:
     """The turns of two speakers as messages: from the first of the user to the last of the assistant."""
-    joined: list[tuple[str, str]] = []
-    for name, said in turns:
-        if joined and joined[-1][0] == name:
-            joined[-1] = (name, f"{joined[-1][1]}\n{said}")
-        else:
-            joined.append((name, said))
-    names = list(dict.fromkeys(name for name, _ in joined))
+    names = list(dict.fromkeys(name for name, _ in turns))
     if len(names) != 2:
         return
+    by_turn = itertools.groupby(turns, key=lambda turn: turn[0])
+    joined = [(name, "\n".join(said for _, said in own)) for name, own in by_turn]
     users, assistants = ([name for name in names if role.fullmatch(name)] for role in (_USERS, _ASSISTANTS))
     known = bool(users and assistants)
     if not known and (len(joined) < _MIN_TURNS or not any(mark in said for _, said in joined for mark in "?？")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -27,9 +28,9 @@ def failed_pair_gates(parent: str, messages: Messages, gates: Gates) -> list[str
         "augment.empty": len(asked.strip()) >= MIN_QUESTION
         and len(answered.strip()) >= MIN_ANSWER
         and normalised(asked) != normalised(answered),
-        "augment.invented": known_facts(answered, f"{parent}\n{asked}") >= gates.entities,
+        "augment.invented": known_facts(answered, parent, asked) >= gates.entities,
         "augment.language": not in_another_language(f"{asked}\n{answered}", language(parent)),
-        "augment.repetition": repetition(answered) <= repetition(parent) + gates.repetition,
+        "augment.repetition": repetition(answered) <= _repetition_of_parent(parent) + gates.repetition,
     }
     return [reason for reason, stays in passed.items() if not stays]
 
@@ -40,8 +41,8 @@ def in_another_language(text: str, expected: str) -> bool:
     return found.tag not in (expected, "und") and found.score >= SURE
 
 
-def known_facts(answer: str, material: str) -> float:
-    """The share of an answer's numbers, addresses and names that the material has as well; 1 where there are none.
+def known_facts(answer: str, parent: str, question: str = "") -> float:
+    """The share of an answer's numbers, addresses and names that the parent or the question has; 1 of none.
 
     All numbers and addresses must be there: one that is not makes it 0. A number that orders a list is none.
 
@@ -51,7 +52,25 @@ def known_facts(answer: str, material: str) -> float:
     1.0
     """
     unnumbered = re.sub(r"^\s*\d+[.)、．]\s*", "", answer, flags=re.MULTILINE)
-    if not set(facts(unnumbered)) <= set(facts(material)):
+    if not set(facts(unnumbered)) <= _facts_of_parent(parent) | set(facts(question)):
         return 0.0
-    wanted, folded = names(unnumbered), material.casefold()
-    return sum(name in folded for name in wanted) / len(wanted) if wanted else 1.0
+    wanted, asked, folded = names(unnumbered), question.casefold(), _folded_parent(parent)
+    return sum(name in asked or name in folded for name in wanted) / len(wanted) if wanted else 1.0
+
+
+# A document may hold a thousand dialogues, which are judged one after another.
+
+
+@functools.lru_cache(maxsize=2)
+def _facts_of_parent(parent: str) -> frozenset[str]:
+    return frozenset(facts(parent))
+
+
+@functools.lru_cache(maxsize=2)
+def _folded_parent(parent: str) -> str:
+    return parent.casefold()
+
+
+@functools.lru_cache(maxsize=2)
+def _repetition_of_parent(parent: str) -> float:
+    return repetition(parent)

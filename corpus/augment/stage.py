@@ -31,6 +31,7 @@ VERSION = 2
 
 GENERATED = DOCUMENT.append(pa.field("kept", pa.bool_())).append(pa.field("reasons", pa.list_(pa.string())))
 DEFAULTS = {"kept": True, "split": "train", **{name: None for name in DOCUMENT.names if name not in ("id", "text")}}
+_MESSAGES = pl.DataFrame(DOCUMENT.empty_table()).schema["messages"]
 SYNTHESIS_PART = f"part-{synthesis.METHOD}.parquet"
 ASKED_AT_ONCE = 100  # answers that are judged together
 
@@ -57,7 +58,8 @@ def run(run: Run) -> Metrics:
     trips = translation.round_trips(params.backtranslate, run.home)
     words = synonyms.sources(params.synonyms)
     around = write_surroundings(run, parts)
-    corrected = corrected_ids(parts, run.folder("scrape"))
+    in_graph = run.inputs[0].resolve() == run.folder("clean").resolve()
+    corrected = corrected_ids(parts, run.folder("scrape") if in_graph else None)
     makers = Makers(params, corrected, trips, words, run.home / "answers.sqlite")
     task = functools.partial(_augment_part, makers, around)
     engines = [f"{language} {trip.engine}" for language, trip in sorted(trips.items())]
@@ -76,9 +78,10 @@ def run(run: Run) -> Metrics:
     return total
 
 
-def corrected_ids(parts: Sequence[Part], scraped: Path) -> frozenset[str]:
+def corrected_ids(parts: Sequence[Part], scraped: Path | None) -> frozenset[str]:
     """The ids that people decided on: of documents with a parent, generated once, and of those they chose to drop."""
-    dropped = [pl.read_parquet(path, columns=["id", "reason"]) for path in sorted(scraped.glob("dropped-*.parquet"))]
+    files = sorted(scraped.glob("dropped-*.parquet")) if scraped else []
+    dropped = [pl.read_parquet(path, columns=["id", "reason"]) for path in files]
     decided = [frame.filter(pl.col("reason") == ANNOTATED)["id"] for frame in dropped]
     decided += [
         batch.filter(pl.col("parent_id").is_not_null())["id"]
@@ -124,20 +127,18 @@ def generate(batch: pl.DataFrame, makers: Makers, cache: Answers, around: Surrou
         own.add(said)
         rows.append(generated_row(parent, variant.text, variant.method, 0, reasons))
     found = [
-        Made(parent, f"{RULES}.{dialogue.rule}", number, dialogue.messages)
+        Made(parent, f"{RULES}.{rule}", number, dialogue.messages)
         for parent in (plain_train(batch).iter_rows(named=True) if params.instructions else ())
-        for number, dialogue in enumerate(
-            instructions(parent["text"], parent["lang"], parent["title"], params.instructions)
-        )
+        for rule in params.instructions  # each alone, so that another rule changes no ids
+        for number, dialogue in enumerate(instructions(parent["text"], parent["lang"], parent["title"], [rule]))
     ]
-    return without_corrected(rows + dialogue_rows(found, gates, around), makers.corrected)
+    return without_corrected(rows + dialogue_rows(found, gates, around, set()), makers.corrected)
 
 
 def plain_train(batch: pl.DataFrame) -> pl.DataFrame:
     """The kept train documents that are no dialogues: the text of these renders their messages."""
-    return batch.filter(
-        pl.col("kept") & (pl.col("split") == "train"), pl.col("messages").is_null(), pl.col("preference").is_null()
-    )
+    no_dialogue = pl.col("messages").cast(_MESSAGES).list.len().fill_null(0) == 0
+    return batch.filter(pl.col("kept") & (pl.col("split") == "train"), no_dialogue, pl.col("preference").is_null())
 
 
 def chosen(batch: pl.DataFrame, fraction: float, seed: int) -> pl.DataFrame:
@@ -192,16 +193,22 @@ def _synthesise(
     Raises UserError where the endpoint refuses every request.
     """
     augment = run.params.augment
-    columns = {name: value for name, value in DEFAULTS.items() if name != "text"}
+    few = {name: DEFAULTS[name] for name in ("kept", "split", "lang", "messages", "preference")}
 
-    def documents() -> Iterator[pl.DataFrame]:
+    def documents(columns: Sequence[str], defaults: Metrics) -> Iterator[pl.DataFrame]:
         for part in parts:
-            for batch in batches(part, ["id", "text"], columns):
+            for batch in batches(part, columns, defaults):
                 yield chosen(batch, augment.fraction, augment.seed)
 
-    names = pl.concat([batch.select("id", pl.col("lang").cast(pl.String)) for batch in documents()])
+    names = pl.concat([batch.select("id", pl.col("lang").cast(pl.String)) for batch in documents(["id"], few)])
     wanted, planned = synthesis.drawn(names, templates, settings.max_requests, augment.seed)
-    parents = (row for batch in documents() for row in batch.filter(pl.col("id").is_in(wanted)).iter_rows(named=True))
+    parents = (
+        row
+        for batch in documents(["id", "text"], DEFAULTS)
+        for row in batch.iter_rows(named=True)
+        if row["id"] in wanted
+    )
+    seen: set[tuple[str, str]] = set()
     total: Metrics = {
         **count(0, []),
         "by_method": {synthesis.METHOD: {"generated": 0, "kept": 0}},
@@ -215,7 +222,7 @@ def _synthesise(
         bar = tqdm(asked, total=planned, desc=synthesis.METHOD, unit="request", disable=None)
         answered = iter(bar)
         while some := list(itertools.islice(answered, ASKED_AT_ONCE)):
-            rows = without_corrected(_answer_rows(some, run, around), corrected)
+            rows = without_corrected(_answer_rows(some, run, around, seen), corrected)
             writer.write_table(pa.Table.from_pylist(rows, GENERATED))
             total = add_metrics(total, count(0, rows) | {"synthesis": _count_answers(some)})
             if total["synthesis"]["refused"] == total["synthesis"]["requests"]:
@@ -224,7 +231,9 @@ def _synthesise(
     return total, _spent(total["synthesis"], planned, run.home / LOG)
 
 
-def _answer_rows(asked: Sequence[synthesis.Asked], run: Run, around: Surroundings) -> list[Row]:
+def _answer_rows(
+    asked: Sequence[synthesis.Asked], run: Run, around: Surroundings, seen: set[tuple[str, str]]
+) -> list[Row]:
     """The dialogues in some answers, and a dropped row for each answer without any."""
     made = [
         Made(one.parent, synthesis.METHOD, one.number + place, pair.messages())
@@ -242,7 +251,7 @@ def _answer_rows(asked: Sequence[synthesis.Asked], run: Run, around: Surrounding
         for one in asked
         if not one.pairs
     ]
-    return dialogue_rows(made, run.params.augment.gates, around) + failed
+    return dialogue_rows(made, run.params.augment.gates, around, seen) + failed
 
 
 def _count_answers(asked: Sequence[synthesis.Asked]) -> Metrics:

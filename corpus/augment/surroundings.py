@@ -87,8 +87,10 @@ def failed_outside(
         return []
     known, held_out, sketches, sizes = _tables(around.folder)
     hashes, owners = grams_of(Texts.of_strings(variant.text for variant in variants))
-    own, parents = grams_of(Texts.of_strings(variant.parent for variant in variants))
-    new = ~np.isin(_pairs(hashes, owners), _pairs(own, parents))  # what its parent has is no news
+    number_of = {parent: number for number, parent in enumerate(dict.fromkeys(one.parent for one in variants))}
+    parent_of = np.array([number_of[variant.parent] for variant in variants])
+    own, parents = grams_of(Texts.of_strings(number_of))
+    new = ~np.isin(_pairs(hashes, parent_of[owners]), _pairs(own, parents))  # what its parent has is no news
     hashes, owners = hashes[new], owners[new]
     at, _ = held_out.find(hashes)
     leaking = set(owners[at].tolist())
@@ -120,6 +122,8 @@ def _too_surprising(
 ) -> set[int]:
     """The variants whose perplexity is more than so many times their parent's."""
     lang = pl.Series(languages, dtype=pl.String)
+    if lang.null_count() == len(lang):
+        return set()
     of_parents, of_variants = (
         perplexity(pl.DataFrame({"id": range(len(texts)), "text": texts, "lang": lang}), models, MAX_TOKENS)["ppl"]
         for texts in ([variant.parent for variant in variants], [variant.text for variant in variants])

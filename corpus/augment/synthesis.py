@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import polars as pl
 import yaml
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
+from jinja2 import StrictUndefined, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -29,7 +28,6 @@ KNOWN = {"text", "title", "pairs"}  # what a prompt may speak of
 MOST_PAIRS = 50  # of an answer
 WINDOW = 256  # requests that are looked up at once
 _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-_LIST = re.compile(r"\[.*\]", re.DOTALL)
 
 
 class Template(BaseModel):
@@ -77,7 +75,7 @@ def _read(path: Path) -> Template:
     where = f"augment.synthesise.templates: {path}"
     try:
         template = Template.model_validate(yaml.safe_load(path.read_text("utf-8")))
-        unknown = meta.find_undeclared_variables(_JINJA.parse(template.prompt)) - KNOWN
+        asked = meta.find_undeclared_variables(_JINJA.parse(template.prompt))
     except ValidationError as error:
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # a misspelling explains the rest
         raise UserError(f"{where}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
@@ -85,7 +83,8 @@ def _read(path: Path) -> Template:
         raise UserError(f"{where}: prompt: no Jinja, line {error.lineno}: {error.message}") from None
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{where} cannot be read as YAML: {str(error).splitlines()[0]}") from None
-    if unknown or "text" not in template.prompt:
+    unknown = asked - KNOWN
+    if unknown or "text" not in asked:
         raise UserError(
             f"{where}: prompt: {'unknown ' + ', '.join(sorted(unknown)) if unknown else 'it shows no {{ text }}'}; "
             f"there are {', '.join(sorted(KNOWN))}"
@@ -95,10 +94,10 @@ def _read(path: Path) -> Template:
 
 def question_about(document: dict[str, Any], template: Template, settings: Synthesis) -> Question:
     """What the model is asked about a document, of which as many sentences are shown as fit."""
-    columns = {"text": beginning(document["text"], settings.characters), "title": document["title"]}
+    columns = {"text": beginning(document["text"], settings.characters), "title": document["title"] or ""}
     try:
         prompt = _JINJA.from_string(template.prompt).render(columns, pairs=template.pairs)
-    except (TemplateError, TypeError, ValueError) as error:
+    except Exception as error:  # a template is foreign code: it may raise anything
         raise UserError(f"augment.synthesise.templates: document {document['id']}: {error}") from None
     return Question(settings.model, template.system, prompt, settings.max_tokens, document["id"])
 
@@ -131,7 +130,9 @@ def drawn(documents: pl.DataFrame, templates: Sequence[Template], most: int, see
     """The ids of the documents that are asked about, and their requests: the first `most` by a hash of seed and id."""
     requests = [sum(fits(template, lang) for template in templates) for lang in documents["lang"]]
     ranks = [document_id(f"{seed}\0{METHOD}\0{id}") for id in documents["id"]]
-    ordered = documents.select("id", requests=pl.Series(requests), rank=pl.Series(ranks)).sort("rank")
+    ordered = documents.select(
+        "id", requests=pl.Series(requests, dtype=pl.Int64), rank=pl.Series(ranks, dtype=pl.String)
+    ).sort("rank")
     within = ordered.filter(pl.col("requests") > 0, pl.col("requests").cum_sum() <= most)
     return set(within["id"]), int(within["requests"].sum())
 
@@ -152,7 +153,7 @@ def synthesise(
     )
     spent = 0
     while some := list(itertools.islice(wanted, WINDOW)):
-        keys = [key_of(METHOD, settings.endpoint.url, json.dumps(question[:4])) for *_, question in some]
+        keys = [key_of(METHOD, settings.endpoint.url, *map(str, question)) for *_, question in some]
         known = [cache.get(key) for key in keys]
         unknown = [question for (*_, question), answer in zip(some, known, strict=True) if answer is None]
         with contextlib.closing(ask_all(settings.endpoint, unknown, log)) as asked:
@@ -160,7 +161,7 @@ def synthesise(
                 if settings.max_total_tokens is not None and spent >= settings.max_total_tokens:
                     return
                 answer = Answer(*json.loads(held)) if held is not None else next(asked)
-                if held is None:
+                if held is None and not answer.refused:  # the reason may pass
                     cache.put(key, document["id"], json.dumps(answer))
                 spent += answer.prompt_tokens + answer.completion_tokens
                 pairs = [] if answer.refused else pairs_of(answer.text)[:MOST_PAIRS]
@@ -175,8 +176,8 @@ def pairs_of(answer: str) -> list[Pair]:
     >>> pairs_of("I cannot do that.")
     []
     """
-    found = _LIST.search(answer)
+    start, end = answer.find("["), answer.rfind("]")
     try:
-        return TypeAdapter(list[Pair]).validate_json(found[0]) if found else []
+        return TypeAdapter(list[Pair]).validate_json(answer[start : end + 1]) if 0 <= start < end else []
     except ValidationError:
         return []

@@ -28,6 +28,9 @@ def copies(documents: pl.DataFrame, params: Shard) -> pl.Series:
     are taken as the sum of their weights says, to one, spread over the order of ranks: chance decides nothing. Raises
     UserError for a column that no train document has, and where nothing would be left of train.
     """
+    for name in params.buckets:
+        if not (documents[name].dtype.is_numeric() or documents[name].dtype == pl.Null):
+            raise UserError(f"shard.buckets.{name}: it holds {documents[name].dtype}, no numbers: name a signal")
     train = documents.with_row_index("place").filter(pl.col("split") == "train").sort("rank")
     for column, setting in needed_columns(params).items():
         if train[column].null_count() == train.height:

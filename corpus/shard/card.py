@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ _SIZES = (
     *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")),
     *((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B")),
 )
+_MARKDOWN = re.compile(r"[|`*_\[\]()!~<>\\]|:(?=//)")
 _DECIDE = ("clean", "dedup", "filter", "split", "augment", "shard")  # the sections of params that made the corpus so
 
 
@@ -33,7 +35,7 @@ def dataset_card(metrics: Mapping[str, Any], params: Params) -> str:
     return "\n".join(
         [
             "---",
-            *_front_matter(metrics),
+            *yaml.safe_dump(_front_matter(metrics), allow_unicode=True, sort_keys=False).splitlines(),
             "---",
             "",
             "# Corpus",
@@ -48,8 +50,8 @@ def dataset_card(metrics: Mapping[str, Any], params: Params) -> str:
             f"| split | language | documents | copies | chunks | characters | bytes |{' tokens |' if limit else ''}",
             f"|---|---|--:|--:|--:|--:|--:|{'--:|' if limit else ''}",
             *(
-                f"| {split} | {language} | {counts['documents']:,} | {counts['copies']:,} | {counts['chunks']:,} "
-                f"| {counts['characters']:,} | {counts['bytes']:,} |{_tokens(counts, limit)}"
+                f"| {split} | {_cell(language)} | {counts['documents']:,} | {counts['copies']:,} "
+                f"| {counts['chunks']:,} | {counts['characters']:,} | {counts['bytes']:,} |{_tokens(counts, limit)}"
                 for split in splits
                 for language, counts in sorted(splits[split].items())
             ),
@@ -77,25 +79,19 @@ def dataset_card(metrics: Mapping[str, Any], params: Params) -> str:
     )
 
 
-def _front_matter(metrics: Mapping[str, Any]) -> list[str]:
+def _front_matter(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What hubs read: languages, licences, size, and the Parquet files by split, for `datasets` refuses empty ones."""
     splits = metrics["splits"]
-    languages = sorted({language for by_language in splits.values() for language in by_language})
-    licences = sorted({name.lower() if name.lower() in _HUB_LICENCES else "other" for name in metrics["by_licence"]})
     rows = sum(counts["chunks"] for by_language in splits.values() for counts in by_language.values())
-    filled = [split for split in splits if splits[split]]
-    return [
-        "language:" if languages else "language: []",
-        *(f"- {language}" for language in languages),
-        "license:" if licences else "license: []",
-        *(f"- {licence}" for licence in licences),
-        "size_categories:",
-        f"- {next((name for most, name in _SIZES if rows < most), 'n>1B')}",
-        "configs:",
-        "- config_name: default",
-        "  data_files:",
-        *(line for split in filled for line in (f"  - split: {split}", f"    path: {split}/part-*.parquet")),
-    ]
+    files = [{"split": split, "path": f"{split}/part-*.parquet"} for split in splits if splits[split]]
+    return {
+        "language": sorted({language for by_language in splits.values() for language in by_language}),
+        "license": sorted(
+            {name.lower() if name.lower() in _HUB_LICENCES else "other" for name in metrics["by_licence"]}
+        ),
+        "size_categories": [next((name for most, name in _SIZES if rows < most), "n>1B")],
+        "configs": [{"config_name": "default", "data_files": files}],
+    }
 
 
 def _origins(sources: Sequence[AnySource]) -> dict[str, str]:
@@ -152,8 +148,9 @@ def _balance(balance: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str
 
 
 def _cell(name: str) -> str:
-    """A name that strangers' rows may have brought: nothing in it may end a cell or open a tag."""
-    return html.escape(" ".join(name.split())[:80]).replace("|", "&#124;")
+    """A name that strangers' rows may have brought: nothing in it ends a cell, opens a tag, or is Markdown."""
+    escaped = html.escape(" ".join(name.split())[:80])
+    return _MARKDOWN.sub(lambda sign: f"&#{ord(sign[0])};", escaped)
 
 
 def _chunking(params: Params) -> str:

@@ -150,6 +150,8 @@ def _assemble(pieces: Sequence[Piece], limit: int, overlap: int) -> Iterator[Chu
 
 def _overlap_start(pieces: Sequence[Piece], before: Sequence[int], stop: int, overlap: int, earliest: int) -> int:
     """The first of the sentences before `stop` that the next chunk repeats; `stop` if it repeats none."""
+    if overlap <= 0:  # pieces without a token would do
+        return stop
     starts = [
         start
         for start in range(stop - 1, earliest - 1, -1)

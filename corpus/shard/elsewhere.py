@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from corpus.errors import UserError
+from corpus.shard.order import SPLITS
 
+LEFT_OUT = "dropped-balance.parquet"
 CARD = "README.md"  # goes last: where it lies, all else does
 
 
@@ -18,10 +20,16 @@ class Elsewhere(NamedTuple):
     folder: str
 
 
-def open_elsewhere(location: str, storage: Mapping[str, str | int | bool]) -> Elsewhere:
-    """The folder at an address. Raises UserError where that cannot be written to, before any work is done for it."""
+def open_elsewhere(location: str, storage: Mapping[str, str | int | bool], data: Path) -> Elsewhere:
+    """The folder at an address. Raises UserError where that cannot be written to, before any work is done for it.
+
+    Nor may it lie in, or hold, the folder `data` with the outputs of stages.
+    """
     import fsspec
 
+    here = Path(location.removeprefix("file://")).resolve()
+    if "://" not in location.removeprefix("file://") and (here == data or data in here.parents or here in data.parents):
+        raise UserError(f"shard.copy_to: {location} is or holds {data}, or lies in it: name a folder elsewhere")
     try:
         files, folder = fsspec.core.url_to_fs(location, **storage)
         files.makedirs(folder, exist_ok=True)
@@ -59,8 +67,10 @@ def copy_files(source: Path, target: Elsewhere) -> None:
 def is_ours(name: str) -> bool:
     """Whether a file has a name that only shards have; others in the folder are left alone.
 
-    >>> is_ours("train/part-train-00003.parquet"), is_ours("notes.md")
-    (True, False)
+    >>> is_ours("train/part-train-00003.parquet"), is_ours("notes.md"), is_ours("raw/text.jsonl")
+    (True, False, False)
     """
     split, _, file = name.rpartition("/")
-    return file in ("text.jsonl", "instruct.jsonl") or file.startswith((f"part-{split}-", "dropped-balance."))
+    if split not in SPLITS:
+        return name == LEFT_OUT
+    return file in ("text.jsonl", "instruct.jsonl") or (file.startswith(f"part-{split}-") and file.endswith(".parquet"))

@@ -101,7 +101,7 @@ def rank_of_copy(ranks: np.ndarray, copy: int) -> np.ndarray:
     """Where a further copy of documents stands: elsewhere, so that equal rows are not neighbours (splitmix64)."""
     if copy == 0:
         return ranks
-    mixed = ranks + np.uint64(copy) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = ranks + np.uint64(copy * 0x9E3779B97F4A7C15 % 2**64)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed ^= mixed >> np.uint64(31)

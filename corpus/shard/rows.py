@@ -32,7 +32,7 @@ def chunk_rows(documents: pl.DataFrame, limit: int | None, overlap: int = 0, tok
     if limit is None:
         chunks = [[Chunk(text, 0, 0)] for text in texts]
     else:
-        whole = documents["messages"].is_not_null()
+        whole = documents["messages"].list.len().fill_null(0) > 0
         cut = iter(cut_all(documents.filter(~whole)["text"].to_list(), limit, overlap, tokens))
         dialogues = documents.filter(whole)["text"].to_list()
         uncut = iter(

@@ -20,7 +20,7 @@ from corpus.executor import run_tasks
 from corpus.params import Shard
 from corpus.shard.balance import balance_metrics, copies, needed_columns
 from corpus.shard.card import dataset_card
-from corpus.shard.elsewhere import copy_files, open_elsewhere
+from corpus.shard.elsewhere import LEFT_OUT, copy_files, open_elsewhere
 from corpus.shard.order import SPLITS, Bucket, Source, Taken, plan, read_bucket, scatter, survey
 from corpus.shard.rows import SHARD, chunk_rows, instruction_lines
 from corpus.shard.tokenizer import find_tokenizer, tokens_of
@@ -31,7 +31,6 @@ VERSION = 4
 
 PART_BYTES = 64_000_000  # text of a file
 OPEN_BUCKETS = 256  # scratch files written at a time; more buckets take further passes over the documents
-LEFT_OUT = "dropped-balance.parquet"
 COUNTED = ("source", "licence", "method")
 
 
@@ -44,7 +43,7 @@ def run(run: Run) -> Metrics:
     taken, by value of what decided that), `fill` (0 to 1, of chunks that are not a document's last).
     """
     params = run.params.shard
-    elsewhere = open_elsewhere(params.copy_to, params.storage) if params.copy_to else None
+    elsewhere = open_elsewhere(params.copy_to, params.storage, run.output.parent) if params.copy_to else None
     tokenizer = find_tokenizer(params.tokenizer) if params.tokenizer else None
     sources = [Source(part, False) for part in side_by_side(run)]
     sources += [Source(part, True) for part in generated_parts(run)]

@@ -176,7 +176,7 @@ def test_whatever_the_text_dialogues_are_whole_and_its_own(text: str, title: str
     "text",
     ["Q:" * 300_000, "\n" * 1_000_000, "is a " * 200_000, "A" + " a" * 400_000 + " is a b.", "a: b\n" * 200_000,
      "# " * 300_000, "## How to x\n" * 100_000, "是一种" * 300_000, "（" * 500_000, "**" * 400_000, "Q: x\n" * 200_000,
-     "A b " * 200 + "\n", "Aa\n" * 300_000],
+     "A b " * 200 + "\n", "Aa\n" * 300_000, "INFO: it began\n" * 80_000, "## How to open a door\n\nPush it.\n" * 50_000],
 )  # fmt: skip
 def test_hostile_text_takes_little_time(text: str) -> None:
     started = time.monotonic()

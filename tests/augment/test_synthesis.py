@@ -135,13 +135,14 @@ class Server(http.server.BaseHTTPRequestHandler):
             said = f"Here you are:\n```json\n{said}\n```"
         elif self.behaviour == "slow":
             time.sleep(2)
+        elif self.behaviour == "half a character":
+            said = said[:-3] + "\ud83d" + said[-3:]
         elif self.behaviour == "refuses museums" and "museum" in text:
             status = 400
         elif self.behaviour == "refuses all":
             status = 422
-        body = json.dumps(
-            {"choices": [{"message": {"content": said}}], "usage": {"prompt_tokens": 60, "completion_tokens": 40}}
-        ).encode()
+        usage = {} if self.behaviour == "no usage" else {"usage": {"prompt_tokens": 60, "completion_tokens": 40}}
+        body = json.dumps({"choices": [{"message": {"content": said}}]} | usage).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -199,6 +200,9 @@ def test_what_is_refused_costs_its_document_alone(documents: Path, server: str) 
     with pytest.raises(UserError, match="refuses each of the first 12 requests"):
         augment(documents, server, "none", model="other")
     assert not (documents / "none").exists()
+    Server.behaviour = ""
+    augment(documents, server, "mended", model="other")
+    assert rows(documents, "mended")["kept"].all(), "what was refused is asked anew"
 
 
 def test_a_run_that_fails_goes_on_where_it_stopped(
@@ -215,6 +219,26 @@ def test_a_run_that_fails_goes_on_where_it_stopped(
     assert len(Server.asked) == 8 and rows(documents, "done").height == 12
 
 
+def test_tokens_that_nobody_counts_are_estimated(documents: Path, server: str) -> None:
+    Server.behaviour = "no usage"
+    augment(documents, server, max_total_tokens=100)
+    assert 1 < metrics_of(documents)["synthesis"]["requests"] < 5
+
+
+def test_half_a_character_in_an_answer_costs_nothing(documents: Path, server: str) -> None:
+    Server.behaviour = "half a character"
+    augment(documents, server)
+    assert rows(documents)["kept"].all() and "?" in rows(documents)["text"][0]
+
+
+def test_a_fraction_of_nothing_asks_nothing(documents: Path, server: str) -> None:
+    folder = documents / "documents"
+    for path in sorted(folder.iterdir())[:2]:
+        path.unlink()
+    augment(documents, server)
+    assert rows(documents).height == 0 and Server.asked == []
+
+
 def test_answers_can_be_forgotten(documents: Path, server: str) -> None:
     augment(documents, server)
     parent = rows(documents)["parent_id"][0]
@@ -228,6 +252,7 @@ def test_answers_can_be_forgotten(documents: Path, server: str) -> None:
         ("prompt: '{{ text }'", "prompt: no Jinja, line 1"),
         ("prompt: '{{ text }} {{ cost }}'", "prompt: unknown cost; there are pairs, text, title"),
         ("prompt: Write something.", r"prompt: it shows no \{\{ text \}\}"),
+        ("prompt: A context of {{ title }}.", r"prompt: it shows no \{\{ text \}\}"),
         ("pairs: 3", "prompt: Field required"),
         ("pairs: 0\nprompt: '{{ text }}'", "pairs: Input should be greater than or equal to 1"),
         ("promt: '{{ text }}'", "promt: Extra inputs"),

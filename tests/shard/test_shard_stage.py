@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from corpus.augment.stage import GENERATED
@@ -301,7 +302,31 @@ def test_copies_are_the_same_whatever_the_passes_and_workers(project: Path, monk
     assert rows(project, "train", "small").equals(rows(project, "train"))
 
 
-def test_row_say_which_documents_they_come_from(project: Path) -> None:
+def test_the_card_is_safe_whatever_documents_say(project: Path, write_documents: Callable[..., Path]) -> None:
+    name = "part-d-0-00000.parquet"
+    licence = "![x](https://evil.example/t.png) | <b>"
+    path = write_documents(project / "data/clean" / name, ["x", "y"], lang="no", licence=licence)
+    annotate(project, name, pl.read_parquet(path), pl.lit(True), pl.lit("train"))
+    shard(project)
+    card = (project / "data/shard/README.md").read_text("utf-8")
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert "no" in front["language"] and front["configs"][0]["data_files"][0]["split"] == "train"
+    assert "evil.example" in card and "](http" not in card and "<b>" not in card and "https://evil" not in card
+
+
+def test_other_peoples_files_beside_the_copy_stay(project: Path, tmp_path: Path) -> None:
+    for name in ("raw/text.jsonl", "notes/dropped-balance.md", "raw/part-raw-1.parquet"):
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "copy" / name).write_text("mine")
+    shard(project, f"copy_to={tmp_path / 'copy'}")
+    assert (tmp_path / "copy/raw/text.jsonl").read_text() == "mine"
+    assert (tmp_path / "copy/notes/dropped-balance.md").exists() and (tmp_path / "copy/raw/part-raw-1.parquet").exists()
+    for target in ("data", "data/shard", "data/shard/train", "."):
+        with pytest.raises(UserError, match=r"is or holds .*, or lies in it"):
+            shard(project, f"copy_to={project / target}")
+
+
+def test_rows_say_which_documents_they_come_from(project: Path) -> None:
     shard(project)
     for row in rows(project, "train").to_dicts():
         assert row["document_ids"] == [row["id"]] + ([row["parent_id"]] if row["parent_id"] else [])
