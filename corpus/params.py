@@ -334,7 +334,9 @@ class Shard(Section):
 
     @model_validator(mode="after")
     def _overlap_leaves_room(self) -> Shard:
-        if self.overlap_tokens and self.overlap_tokens > (self.chunk_tokens or 0) / 2:
+        if self.overlap_tokens and not self.chunk_tokens:
+            raise ValueError("overlap_tokens is for chunks: name chunk_tokens as well")
+        if self.chunk_tokens and self.overlap_tokens > self.chunk_tokens / 2:
             raise ValueError(
                 f"overlap_tokens {self.overlap_tokens} is more than half of chunk_tokens {self.chunk_tokens}"
             )

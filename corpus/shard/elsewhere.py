@@ -20,16 +20,18 @@ class Elsewhere(NamedTuple):
     folder: str
 
 
-def open_elsewhere(location: str, storage: Mapping[str, str | int | bool], data: Path) -> Elsewhere:
+def open_elsewhere(location: str, storage: Mapping[str, str | int | bool], output: Path) -> Elsewhere:
     """The folder at an address. Raises UserError where that cannot be written to, before any work is done for it.
 
-    Nor may it lie in, or hold, the folder `data` with the outputs of stages.
+    Nor may it be, hold, or lie in the folder of the shards themselves.
     """
     import fsspec
 
     here = Path(location.removeprefix("file://")).resolve()
-    if "://" not in location.removeprefix("file://") and (here == data or data in here.parents or here in data.parents):
-        raise UserError(f"shard.copy_to: {location} is or holds {data}, or lies in it: name a folder elsewhere")
+    if "://" not in location.removeprefix("file://") and (
+        here == output or output in here.parents or here in output.parents
+    ):
+        raise UserError(f"shard.copy_to: {location} is, holds or lies in {output}: name a folder elsewhere")
     try:
         files, folder = fsspec.core.url_to_fs(location, **storage)
         files.makedirs(folder, exist_ok=True)

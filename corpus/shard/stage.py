@@ -43,7 +43,8 @@ def run(run: Run) -> Metrics:
     taken, by value of what decided that), `fill` (0 to 1, of chunks that are not a document's last).
     """
     params = run.params.shard
-    elsewhere = open_elsewhere(params.copy_to, params.storage, run.output.parent) if params.copy_to else None
+    final = run.output.with_name(run.output.name.removeprefix(".").removesuffix(".partial"))
+    elsewhere = open_elsewhere(params.copy_to, params.storage, final) if params.copy_to else None
     tokenizer = find_tokenizer(params.tokenizer) if params.tokenizer else None
     sources = [Source(part, False) for part in side_by_side(run)]
     sources += [Source(part, True) for part in generated_parts(run)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,13 +66,14 @@ def _load(path: Path):  # type: ignore[no-untyped-def]
 
 
 def _fetch(name: str) -> Path:
+    missing = f"shard.tokenizer: {name} is no file, no folder, and no model with {FILE} that can be fetched"
+    repository, _, revision = name.partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository) or repository.endswith(".json"):
+        raise UserError(f"{missing}: on the hub its name is owner/name")
     import huggingface_hub
 
-    repository, _, revision = name.partition("@")
     try:
         return Path(huggingface_hub.hf_hub_download(repository, FILE, revision=revision or None))
     except Exception as error:  # the hub's own, httpx's and the operating system's: all mean that it is not there
         reason = str(error).splitlines()[0]
-        raise UserError(
-            f"shard.tokenizer: {name} is no file, no folder, and no model with {FILE} that can be fetched: {reason}"
-        ) from None
+        raise UserError(f"{missing}: {reason}") from None

@@ -322,7 +322,7 @@ def test_other_peoples_files_beside_the_copy_stay(project: Path, tmp_path: Path)
     assert (tmp_path / "copy/raw/text.jsonl").read_text() == "mine"
     assert (tmp_path / "copy/notes/dropped-balance.md").exists() and (tmp_path / "copy/raw/part-raw-1.parquet").exists()
     for target in ("data", "data/shard", "data/shard/train", "."):
-        with pytest.raises(UserError, match=r"is or holds .*, or lies in it"):
+        with pytest.raises(UserError, match=r"is, holds or lies in .*: name a folder elsewhere"):
             shard(project, f"copy_to={project / target}")
 
 
