@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from corpus.errors import StageError, UserError
@@ -68,8 +69,10 @@ class Task:
 def run(run: Run) -> Metrics:
     """Write the adapter (or model) into the output, the control into its folder `control`, and the plot `loss`.
 
-    The control is trained where there is a pack for it. The plot has step and, in nats a label, adapted_train,
-    adapted_validation and the control's; dvclive's files have the gradient's norm and the learning rate as well.
+    The control is trained where there is a pack for it. Beside each lies `rows.parquet`: the rows that it was trained
+    on (pack, a folder of data/pack, and row) and the optimiser step that each came in. The plot has step and, in nats a
+    label, adapted_train, adapted_validation and the control's; dvclive's files have the gradient's norm and the
+    learning rate as well.
     --input names another folder of packs. What was trained last stays in the store, so that the same again is a copy.
     Under torchrun the first process runs this, and the others `follow`.
     """
@@ -80,6 +83,7 @@ def run(run: Run) -> Metrics:
             target = run.output if task.name == "adapted" else run.output / task.name
             finished = task.folder / "finished" / "model"
             shutil.copytree(finished, target, copy_function=lambda a, b: link(Path(a), Path(b)), dirs_exist_ok=True)
+            trained_rows(task, results[task.name]["steps"]).write_parquet(target / "rows.parquet")
     logs = {task.name: results[task.name].pop("log") for task in tasks}
     write_curves(run, logs)
     if run.reports:
@@ -159,14 +163,14 @@ def _rows(task: Task, model: Any) -> tuple[Any, Any, Metrics]:
     import pyarrow.compute as pc
 
     settings = task.settings
-    folders = {task.name: PACKS[task.name]} | {name: f"mix/{name}" for name in settings.mix}
+    folders = _folders(task)
     packs = {name: load_pack(task.pack / folder, model) for name, folder in folders.items()}
     for name, rows in packs.items():
         if not len(rows):
             raise UserError(f"{task.pack / folders[name]} holds no row to train on: reports/pack.json says why")
     sizes, own = {name: len(rows) for name, rows in packs.items()}, packs[task.name]
-    total = math.ceil(settings.tokens / (settings.rows_per_step * len(own[0]["input_ids"]))) * settings.rows_per_step
-    order = draw_rows(sizes, {name: mix.weight for name, mix in settings.mix.items()}, total, settings.seed)
+    order = _order(settings, sizes, len(own[0]["input_ids"]))
+    total = len(order)
     bounds = np.cumsum([0, *sizes.values()])
     drawn = dict(zip(sizes, np.histogram(order, bounds)[0].tolist(), strict=True))
     validation = load_pack(task.pack / "validation", model)
@@ -178,6 +182,30 @@ def _rows(task: Task, model: Any) -> tuple[Any, Any, Metrics]:
     }
     rows = datasets.concatenate_datasets([*packs.values()]).select(order)
     return rows, validation.select(sorted(chosen.tolist())), counted
+
+
+def _folders(task: Task) -> dict[str, str]:
+    """The folders of the packs that a model is trained on: its own first, then those mixed in."""
+    return {task.name: PACKS[task.name]} | {name: f"mix/{name}" for name in task.settings.mix}
+
+
+def _order(settings: Finetune, sizes: Mapping[str, int], length: int) -> npt.NDArray[np.int64]:
+    """The numbers of the rows, all packs counted through, in the order in which they are trained on."""
+    total = math.ceil(settings.tokens / (settings.rows_per_step * length)) * settings.rows_per_step
+    return draw_rows(sizes, {name: mix.weight for name, mix in settings.mix.items()}, total, settings.seed)
+
+
+def trained_rows(task: Task, steps: int) -> pl.DataFrame:
+    """What a model was trained on in so many steps: pack (a folder of data/pack), row and step, in that order."""
+    folders, each = _folders(task), task.settings.rows_per_step
+    packs = {name: load_pack(task.pack / folder) for name, folder in folders.items()}
+    sizes = {name: len(rows) for name, rows in packs.items()}
+    order = _order(task.settings, sizes, len(packs[task.name][0]["input_ids"]))[: steps * each]
+    bounds = np.cumsum([0, *sizes.values()])
+    place = np.searchsorted(bounds, order, side="right") - 1
+    folder_of_pack = np.array(list(folders.values()))
+    columns = {"pack": folder_of_pack[place], "row": order - bounds[place], "step": np.arange(len(order)) // each + 1}
+    return pl.DataFrame(columns).sort("pack", "row", "step")
 
 
 # ---- one model -------------------------------------------------------------------------------------------------------

@@ -170,6 +170,16 @@ def test_each_row_comes_before_any_comes_again(sizes: list[int], total: int, see
             assert len(set(own[start : start + size].tolist())) == len(own[start : start + size])
 
 
+def test_the_rows_trained_on_are_named(project: Path):
+    metrics = json.loads((project / "reports" / "finetune.json").read_text())
+    for name, folder, pack in (("adapted", "", "train"), ("control", "control", "control")):
+        rows = pl.read_parquet(project / "data" / "finetune" / folder / "rows.parquet")
+        lengths = load_from_disk(str(project / "data" / "pack" / pack))["document_lengths"]
+        assert set(rows["pack"]) == {pack}
+        assert sum(sum(lengths[row]) for row in rows["row"]) == metrics[name]["tokens"]
+        assert rows["step"].n_unique() == metrics[name]["steps"] == rows["step"].max()
+
+
 def test_a_mix_has_its_part_of_the_rows(project: Path, pack: Path, tmp_path: Path):
     mixed = tmp_path / "mixed"
     (mixed / "mix").mkdir(parents=True)
