@@ -60,6 +60,18 @@ def load_model(
     if loaded["missing_keys"]:  # they would be drawn at random
         missing = ", ".join(sorted(loaded["missing_keys"])[:3])
         raise UserError(f"{key}: {str(source)!r} lacks weights that its config.json promises: {missing}")
+    return _as_on_every_processor(model)
+
+
+def _as_on_every_processor(model: Any) -> Any:
+    """A model whose 4-bit weights stay as they are stored.
+
+    On processors with AVX-512 BF16 bitsandbytes packs them anew in evaluation. That fails where a layer is no multiple
+    of 32 by 64, rounds to bf16, and is not undone when the model moves (bitsandbytes issue 2078).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model
 
 

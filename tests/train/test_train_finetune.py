@@ -112,7 +112,7 @@ def test_the_adapter_loads_as_it_is_and_is_the_best_one(project: Path):
 
 def test_no_checkpoint_path_or_time_is_left(project: Path):
     files = files_of(project / "data" / "finetune")
-    adapter = {"adapter_config.json", "adapter_model.safetensors", "base.json"}
+    adapter = {"adapter_config.json", "adapter_model.safetensors", "base.json", "rows.parquet"}
     assert files.keys() == {".stage", *adapter, *(f"control/{name}" for name in adapter)}
     assert not any(str(project).encode() in content for content in files.values())
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "data/base"
