@@ -63,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     forget.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE")
     forget.add_argument("--data", type=Path, default=Path("data"))
+    why = commands.add_parser("why", help="the life of a document: by id, URL or some words of its text")
+    why.add_argument("document", nargs="+", metavar="ID|URL|TEXT")
+    _add_looking_options(why)
     commands.add_parser("verdict", help="print the scores and where the report is")
     options = parser.parse_args(arguments)
     return guarded(lambda: _dispatch(options))
@@ -82,6 +85,11 @@ def _dispatch(options: argparse.Namespace) -> None:
         from corpus.scrape.forget import purge
 
         print(purge(Path(".corpusmill"), options.data, load(options.params).forget))
+    elif options.command == "why":
+        from corpus.inspect.why import why
+
+        for text in why(options.data, " ".join(options.document), options.json, _width()):
+            print(text, flush=True)
     elif options.command == "verdict":
         from corpus.report.verdict import verdict
 
@@ -139,6 +147,16 @@ def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> N
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N documents (of each source in scrape)")
 
 
+def _add_looking_options(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that only look."""
+    parser.add_argument("--json", action="store_true", help="for other programs: an object on a line for each document")
+    parser.add_argument("--data", type=Path, default=Path("data"))
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((120, 24)).columns
+
+
 def add_questions(parser: argparse.ArgumentParser) -> None:
     """What filter answers from the annotations alone, writing nothing."""
     questions = parser.add_mutually_exclusive_group()
@@ -168,7 +186,7 @@ def answer(options: argparse.Namespace) -> str:
     check_changes(options.what_if or [])
     params = chosen_params(options)
     run = stage_run(options, "filter", params, stage_module(STAGES["filter"][1]))
-    width = shutil.get_terminal_size((120, 24)).columns
+    width = _width()
     if options.explain:
         return explain_documents(run, options.explain, width)
     changed = load(_params_file(options), [*options.set, *options.what_if])

@@ -19,6 +19,7 @@ from corpus.params import Params
 from corpus.reasons import explain
 from corpus.report.funnel import DECIDING, check_whole_graph, drops, funnel
 from corpus.report.histograms import histograms
+from corpus.report.index import build_index
 from corpus.report.page import render
 from corpus.report.samples import dropped_samples
 from corpus.report.scores import NAMES, forgetting_sentence, generated_samples, headline, loss_chart, set_scores
@@ -47,6 +48,7 @@ def run(run: Run) -> Metrics:
     # Numbered, because DVC sorts the bars by name.
     steps = [{"stage": f"{number} {s.stage}", "documents": s.left} for number, s in enumerate(funnel(metrics), 1)]
     write_plot(run, "funnel", pl.DataFrame(steps))
+    build_index(run, data)
     page = render(context(data, reports, metrics, rows, run.params))
     (run.output / "index.html").write_text(page, "utf-8")
     if run.reports:

@@ -1,0 +1,1 @@
+"""Commands that only look: the life of a document, samples, figures of a folder, two versions compared."""
