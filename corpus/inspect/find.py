@@ -10,15 +10,25 @@ import polars as pl
 
 from corpus.documents import aligned_batches
 from corpus.errors import UserError
-from corpus.inspect.life import Life, Outdated, life_of
-from corpus.report.index import KINDS, Place, entries_of, find_id, find_url, indexed_files, key_of_id, read_row
+from corpus.inspect.life import Life, life_of
+from corpus.report.index import (
+    KINDS,
+    Outdated,
+    Place,
+    entries_of,
+    find_id,
+    find_url,
+    indexed_files,
+    key_of_id,
+    read_row,
+)
 
 _ID = re.compile(r"[0-9a-f]{6,32}")
 
 
 def lives(data: Path, wanted: str, mask: bool = True) -> Iterator[Life]:
     """The lives of the documents that have an id (or one beginning with at least six digits of it), a URL, or a text
-    with a fragment in it (white space aside), in this order of trying; the fragment's as they are found.
+    with a fragment in it (white space and case aside), in this order of trying; the fragment's as they are found.
 
     Where the index is missing or older than the files, ids and URLs are looked for in all files. Personal data in what
     was there before cleaning is masked on demand. Raises UserError where there is no such document.
@@ -44,6 +54,7 @@ def lives(data: Path, wanted: str, mask: bool = True) -> Iterator[Life]:
 
 
 def _by_id(data: Path, wanted: str, mask: bool) -> Iterator[Life]:
+    """By the index, and where that does not serve by reading all ids."""
     for scan in (False, True):
         try:
             places = scan_for_id(data, wanted) if scan else find_id(data, wanted)
@@ -110,8 +121,8 @@ def scan_for_url(data: Path, url: str) -> set[str]:
 
 
 def fragment_hits(data: Path, fragment: str) -> Iterator[str]:
-    """The ids of the documents with some words in their text or title, at the speed of reading; clean ones first."""
-    pattern = r"\s+".join(re.escape(word) for word in fragment.split())
+    """The ids of the documents with some words in their text or title, in any case, those of clean first."""
+    pattern = r"(?i)" + r"\s+".join(re.escape(word) for word in fragment.split())
     files = [file for file in indexed_files(data) if file.parent.name in ("clean", "augment", "scrape")]
     order = sorted(files, key=lambda file: (("clean", "augment", "scrape").index(file.parent.name), file.name))
     for file in order:

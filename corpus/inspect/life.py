@@ -15,9 +15,10 @@ from corpus.clean.personal import mask_personal_data
 from corpus.errors import UserError
 from corpus.reasons import explain
 from corpus.report.before import Change, changes, text_before
-from corpus.report.index import Place, find_id, key_of_id, read_row
+from corpus.report.index import Outdated, Place, find_id, key_of_id, read_row
 
 ANNOTATIONS = ("measure", "perplexity", "dedup", "filter", "split")  # row by row beside data/clean
+BORN = ("scrape", "clean", "augment")  # the stages whose files have rows of their own, in the order of the graph
 _NOTED = ("id", "text", "source", "batch", "url", "title", "kept", "reasons", "margins")
 
 
@@ -77,14 +78,10 @@ class Life:
     text: str | None
 
 
-class Outdated(Exception):
-    """The index names rows that are not there any more."""
-
-
 def life_of(data: Path, identity: str, places: Sequence[Place], mask: bool = True) -> Life:
     """The life of a document, from the places that are about it. Raises Outdated where they are about another."""
     own = [(place, _row(data, place, identity)) for place in places if place.kind == "id"]
-    own = [(place, row) for place, row in own if row]
+    own = sorted(((place, row) for place, row in own if row), key=lambda pair: BORN.index(pair[0].file.split("/")[0]))
     steps: list[Step] = []
     document: dict[str, Any] = {}
     signals: dict[str, Any] = {}

@@ -42,6 +42,10 @@ class Place:
     row: int
 
 
+class Outdated(Exception):
+    """The files are no longer those of the index."""
+
+
 def key_of_id(identity: str) -> int:
     """The key of an id: its first 16 hexadecimal digits where it is one of ours, else a hash.
 
@@ -67,8 +71,8 @@ def build_index(run: Run, data: Path) -> None:
     """
     folder = run.output / "index"
     folder.mkdir()
-    files = [str(path.relative_to(data)) for path in indexed_files(data)]
-    write_json(folder / "files.json", files)
+    files = sorted(_sizes(data))
+    write_json(folder / "files.json", _sizes(data))
     partials = [folder / f".{bucket:x}.partial" for bucket in range(BUCKETS)]
     with contextlib.ExitStack() as stack:
         schema = to_arrow(pl.DataFrame(schema=ENTRY)).schema
@@ -82,6 +86,11 @@ def build_index(run: Run, data: Path) -> None:
         with part_writer(schema, folder / f"{bucket:x}.parquet") as writer:
             writer.write_table(to_arrow(entries), row_group_size=GROUP_ROWS)
         path.unlink()
+
+
+def _sizes(data: Path) -> dict[str, int]:
+    """The files by their names within data/, with their sizes in bytes."""
+    return {str(path.relative_to(data)): path.stat().st_size for path in indexed_files(data)}
 
 
 def indexed_files(data: Path) -> list[Path]:
@@ -153,12 +162,18 @@ def find_url(data: Path, url: str) -> list[Place]:
 
 
 def _places(data: Path, low: int, high: int) -> dict[int, list[Place]]:
-    """The entries with keys of a range, in the order of files and rows."""
+    """The entries with keys of a range, in the order of files and rows.
+
+    Raises UserError where there is no index, Outdated where files came, went or changed in size.
+    """
     folder = data / "report" / "index"
     try:
-        files = json.loads((folder / "files.json").read_text("utf-8"))
+        known = json.loads((folder / "files.json").read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder} does not exist: `dvc repro report` builds the index of documents") from None
+    if known != _sizes(data):
+        raise Outdated
+    files = sorted(known)
     found: dict[int, list[Place]] = {}
     for bucket in range(low >> 60, (high >> 60) + 1):
         opened = open_part(folder / f"{bucket:x}.parquet")
