@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from corpus.errors import StageError, UserError
 from corpus.executor import default_workers, die_with_parent
@@ -45,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add_stage_options(command)
         if stage == "filter":
             add_questions(command)
+        if stage == "report":
+            command.add_argument(
+                "--compare",
+                metavar="REV",
+                help="write reports/compare.html: the run of a revision or folder beside this",
+            )
     everything = commands.add_parser(
         "run", help="all these stages at once, without DVC and models: a dry pass with --limit"
     )
@@ -58,14 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     init = commands.add_parser("init", help="write a params.yaml and dvc.yaml for your own sources")
     init.add_argument("sources", nargs="+", help="web addresses, folders of pages, or files of documents")
     init.add_argument("--folder", type=Path, default=Path())
+    _add_questions_about_a_corpus(commands)
     forget = commands.add_parser(
         "forget", help="purge what `forget` in params.yaml names from the store and its caches"
     )
     forget.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE")
     forget.add_argument("--data", type=Path, default=Path("data"))
-    why = commands.add_parser("why", help="the life of a document: by id, URL or some words of its text")
-    why.add_argument("document", nargs="+", metavar="ID|URL|TEXT")
-    _add_looking_options(why)
     commands.add_parser("verdict", help="print the scores and where the report is")
     options = parser.parse_args(arguments)
     return guarded(lambda: _dispatch(options))
@@ -85,11 +89,8 @@ def _dispatch(options: argparse.Namespace) -> None:
         from corpus.scrape.forget import purge
 
         print(purge(Path(".corpusmill"), options.data, load(options.params).forget))
-    elif options.command == "why":
-        from corpus.inspect.why import why
-
-        for text in why(options.data, " ".join(options.document), options.json, _width()):
-            print(text, flush=True)
+    elif options.command in QUESTIONS:
+        QUESTIONS[options.command](options)
     elif options.command == "verdict":
         from corpus.report.verdict import verdict
 
@@ -99,8 +100,25 @@ def _dispatch(options: argparse.Namespace) -> None:
     elif options.command == "filter" and (options.explain or options.what_if or options.list):
         if text := answer(options):
             print(text)
+    elif options.command == "report" and options.compare:
+        print(compare_reports(options))
     else:
         run_stage(options, options.command, STAGES[options.command][1])
+
+
+def compare_reports(options: argparse.Namespace) -> str:
+    """Write the report with another run beside it. Returns what to print."""
+    from corpus.inspect.versions import open_version
+    from corpus.report.compare import in_folder, in_git
+    from corpus.report.stage import write_comparison
+
+    if options.input or options.limit:
+        raise UserError("--compare shows the run that is built here: leave out --input and --limit")
+    run = stage_run(options, "report", chosen_params(options), stage_module(STAGES["report"][1]))
+    other = open_version(options.compare)
+    before = in_git(Path(), other.commit) if other.commit else in_folder(Path(other.root))
+    target = options.output / "index.html" if options.output else Path("reports/compare.html")
+    return write_comparison(run, options.compare, other.commit, before, target)
 
 
 def run_all_stages(options: argparse.Namespace) -> None:
@@ -147,10 +165,75 @@ def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> N
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N documents (of each source in scrape)")
 
 
-def _add_looking_options(parser: argparse.ArgumentParser) -> None:
-    """The options of commands that only look."""
-    parser.add_argument("--json", action="store_true", help="for other programs: an object on a line for each document")
-    parser.add_argument("--data", type=Path, default=Path("data"))
+def _add_questions_about_a_corpus(commands: Any) -> None:
+    """The commands that only look: why, sample, stats and diff."""
+    why = commands.add_parser("why", help="the life of a document: by id, URL or some words of its text")
+    why.add_argument("document", nargs="+", metavar="ID|URL|TEXT")
+    sample = commands.add_parser("sample", help="documents that a stage kept or dropped, by chance or near a bound")
+    sample.add_argument("--stage", choices=("scrape", "clean", "dedup", "filter", "split", "augment"))
+    kept = sample.add_mutually_exclusive_group()
+    kept.add_argument("--kept", action="store_true", default=None, dest="kept")
+    kept.add_argument("--dropped", action="store_false", default=None, dest="kept")
+    sample.add_argument("--reason", help="or its beginning up to a dot: filter.mattr")
+    sample.add_argument("--lang", metavar="TAG", help="as in the documents: en, zh-Hans, zh-Hant")
+    sample.add_argument("--source", metavar="NAME")
+    sample.add_argument("--near", action="store_true", help="the nearest to a bound of the filter first")
+    sample.add_argument("--seed", type=int, default=0, metavar="N")
+    sample.add_argument("-n", type=int, default=5, dest="number", metavar="N")
+    stats = commands.add_parser("stats", help="figures of any Parquet files or folders")
+    stats.add_argument("paths", type=Path, nargs="+", metavar="PATH")
+    diff = commands.add_parser("diff", help="what changed between two revisions, experiments or folders")
+    diff.add_argument("a", metavar="A")
+    diff.add_argument("b", nargs="?", default="workspace", metavar="B", help="default: the working tree")
+    diff.add_argument("-n", type=int, default=3, dest="number", metavar="N", help="documents to name of each change")
+    for command in (why, sample, stats, diff):
+        command.add_argument("--json", action="store_true", help="for other programs")
+    for command in (why, sample):
+        command.add_argument("--data", type=Path, default=Path("data"))
+
+
+def _why(options: argparse.Namespace) -> None:
+    from corpus.inspect.why import why
+
+    for text in why(options.data, " ".join(options.document), options.json, _width()):
+        print(text, flush=True)
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from corpus.inspect.sample import Wanted, render_samples, sample_documents, to_lines
+
+    if options.number < 1:
+        raise UserError(f"-n {options.number}: ask for at least one document")
+    wanted = Wanted(options.stage, options.kept, options.reason, options.lang, options.source)
+    found = sample_documents(options.data, wanted, options.number, options.seed, options.near)
+    print(to_lines(found) if options.json else render_samples(found, _width()))
+
+
+def _stats(options: argparse.Namespace) -> None:
+    from corpus.inspect.stats import folder_stats, render_stats
+    from corpus.inspect.terminal import to_json
+
+    found = [folder_stats(path) for path in options.paths]
+    print(to_json(found) if options.json else "\n\n".join(render_stats(one, _width()) for one in found))
+
+
+def _diff(options: argparse.Namespace) -> None:
+    from corpus.inspect.diff import compare
+    from corpus.inspect.diff_text import as_json, render_difference
+    from corpus.inspect.versions import open_version
+
+    if options.number < 0:
+        raise UserError(f"-n {options.number}: name 0 or more documents")
+    found = compare(open_version(options.a), open_version(options.b), options.number)
+    print(as_json(found) if options.json else render_difference(found, _width()))
+
+
+QUESTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "why": _why,
+    "sample": _sample,
+    "stats": _stats,
+    "diff": _diff,
+}
 
 
 def _width() -> int:

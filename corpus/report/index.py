@@ -142,17 +142,17 @@ def _references(path: Path) -> Iterator[pl.DataFrame]:
 # ---- and asked -------------------------------------------------------------------------------------------------------
 
 
-def find_id(data: Path, identity: str) -> dict[int, list[Place]]:
+def find_id(data: Path, identity: str, folder: Path | None = None) -> dict[int, list[Place]]:
     """The places of a document by its id, or of all whose ids begin with some hexadecimal digits, by their keys.
 
-    Raises UserError where there is no index.
+    `folder` is the index; data/report/index by default. Raises UserError where there is no index.
     """
     if 6 <= len(identity) < 32 and _HEX.fullmatch(identity):
         digits = identity[:16]
         low = int(digits.ljust(16, "0"), 16)
         high = int(digits.ljust(16, "f"), 16)
-        return _places(data, low, high)
-    return _places(data, key_of_id(identity), key_of_id(identity))
+        return _places(data, low, high, folder)
+    return _places(data, key_of_id(identity), key_of_id(identity), folder)
 
 
 def find_url(data: Path, url: str) -> list[Place]:
@@ -161,12 +161,12 @@ def find_url(data: Path, url: str) -> list[Place]:
     return [place for place in _places(data, key, key).get(key, []) if place.kind == "url"]
 
 
-def _places(data: Path, low: int, high: int) -> dict[int, list[Place]]:
+def _places(data: Path, low: int, high: int, folder: Path | None = None) -> dict[int, list[Place]]:
     """The entries with keys of a range, in the order of files and rows.
 
     Raises UserError where there is no index, Outdated where files came, went or changed in size.
     """
-    folder = data / "report" / "index"
+    folder = folder or data / "report" / "index"
     try:
         known = json.loads((folder / "files.json").read_text("utf-8"))
     except FileNotFoundError:

@@ -1,22 +1,33 @@
-"""The page: a Jinja template that escapes everything it is given, and the ways it writes figures."""
+"""The page: Jinja templates that escape everything they are given, and the ways they write figures."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
+from corpus.report.chinese import explain_in_chinese
+from corpus.report.compare import Figure, Score
+
+TEMPLATES = Path(__file__).parent / "template"
 LANGUAGES = {"en": "English", "zh-Hans": "简体中文", "zh-Hant": "繁體中文"}
 
 
 def render(context: Mapping[str, Any]) -> str:
-    """The page as HTML. Text of documents goes through the template's escaping alone; nothing is marked as safe."""
+    """The page as HTML: one file, whose own script is the only one that may run (a hash in its security policy).
+
+    Text of documents goes through the templates' escaping, or as `documents` through `embedded`. Nothing else is marked
+    as safe but our own style and script.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -29,8 +40,54 @@ def render(context: Mapping[str, Any]) -> str:
         "anchor": anchor,
         "language": language,
         "printable": printable,
+        "in_chinese": explain_in_chinese,
+        "change": change,
+        "by_set": by_set,
     }
-    return environment.get_template("report.html").render(context)
+    style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("style.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    own = {"style": Markup(style), "script": Markup(script), "script_hash": f"sha256-{digest}"}
+    documents_json = Markup(embedded(context["documents"]))
+    return environment.get_template("page.html").render({**context, **own, "documents_json": documents_json})
+
+
+def embedded(value: Any) -> str:
+    """JSON that cannot leave the script element it stands in, with unprintable signs made visible.
+
+    >>> embedded({"text": "</script><script>alert(1)</script>"})
+    '{"text":"\\u003c/script\\u003e\\u003cscript\\u003ealert(1)\\u003c/script\\u003e"}'
+    """
+    written = json.dumps(_printable_within(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return re.sub("[<>&\u2028\u2029]", lambda sign: f"\\u{ord(sign[0]):04x}", written)
+
+
+def _printable_within(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {key: _printable_within(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_printable_within(item) for item in value]
+    return value
+
+
+def change(figure: Figure) -> str:
+    """What a figure gained or lost.
+
+    >>> change(Figure("", 3, 5)), change(Figure("", 3, 3)), change(Figure("", None, 3))
+    ('+2', '0', '–')
+    """
+    if figure.before is None or figure.now is None:
+        return "–"
+    return f"{figure.now - figure.before:+,.0f}" if figure.now != figure.before else "0"
+
+
+def by_set(scores: Sequence[Score]) -> list[tuple[tuple[str, str], dict[str, Score]]]:
+    """Scores by set and metric, and within these by model."""
+    found: dict[tuple[str, str], dict[str, Score]] = {}
+    for score in scores:
+        found.setdefault((score.set, score.metric), {})[score.model] = score
+    return list(found.items())
 
 
 def count(value: float | None) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 import polars as pl
 
 from corpus.report.charts import place, polyline, ticks
+from corpus.report.chinese import Said
 
 MODELS = ("base", "adapted", "control")
 NAMES = {"base": "base", "adapted": "adapter", "control": "control"}
+CHINESE = {"base": "基座", "adapted": "适配器", "control": "对照"}
 LESS_IS_BETTER = ("bits_per_byte", "perplexity", "no_answer")
 WIDTH, HEIGHT = 640.0, 200.0
 SAMPLES_PER_SET = 3
@@ -39,7 +41,7 @@ class SetScores:
     bits: dict[str, float]  # per byte, by model
     rows: list[Row]
     winner: str | None
-    sentence: str
+    sentence: Said
 
 
 def set_scores(sets: Mapping[str, Mapping[str, Any]]) -> list[SetScores]:
@@ -78,52 +80,72 @@ def _best(values: Mapping[str, float], less: bool) -> str | None:
     return None if len({f"{values[model]:.3f}" for model in ranked[:2]}) < 2 else ranked[0]
 
 
-def _sentence(bits: Mapping[str, float]) -> str:
+def _sentence(bits: Mapping[str, float]) -> Said:
     """Who won, and by how much.
 
-    >>> _sentence({"base": 2.5, "adapted": 2.0, "control": 1.9})[:75]
+    >>> _sentence({"base": 2.5, "adapted": 2.0, "control": 1.9}).en[:75]
     'The control wins: 1.900 bits per byte, 5.0 % fewer than the adapter (2.000)'
-    >>> _sentence({"base": 2.5, "adapted": 2.0, "control": 2.0})
-    'A draw: the adapter and the control both need 2.000 bits per byte.'
+    >>> _sentence({"base": 2.5, "adapted": 2.0, "control": 2.0}).zh
+    '平手：适配器与对照每字节都需要 2.000 比特。'
     """
     first, *rest = sorted(bits, key=lambda model: bits[model])
+    least = f"{bits[first]:.3f}"
     if _best(bits, less=True) is None:
-        return f"A draw: the {NAMES[first]} and the {NAMES[rest[0]]} both need {bits[first]:.3f} bits per byte."
-    others = " and ".join(
-        f"{100 * (1 - bits[first] / bits[model]):.1f} % fewer than the {NAMES[model]} ({bits[model]:.3f})"
-        for model in rest
+        return Said(
+            f"A draw: the {NAMES[first]} and the {NAMES[rest[0]]} both need {least} bits per byte.",
+            f"平手：{CHINESE[first]}与{CHINESE[rest[0]]}每字节都需要 {least} 比特。",
+        )
+    saved = {model: f"{100 * (1 - bits[first] / bits[model]):.1f} %" for model in rest}
+    others = " and ".join(f"{saved[model]} fewer than the {NAMES[model]} ({bits[model]:.3f})" for model in rest)
+    chinese = "，".join(f"比{CHINESE[model]}（{bits[model]:.3f}）少 {saved[model]}" for model in rest)
+    return Said(
+        f"The {NAMES[first]} wins: {least} bits per byte, {others}.",
+        f"{CHINESE[first]}最好：每字节 {least} 比特，{chinese}。",
     )
-    return f"The {NAMES[first]} wins: {bits[first]:.3f} bits per byte, {others}."
 
 
-def headline(found: Sequence[SetScores]) -> str:
+def headline(found: Sequence[SetScores]) -> Said:
     """Who is ahead over all sets, the adapter or its control, and who needs the fewest bits per byte where."""
     if not found:
-        return "No model was evaluated yet."
+        return Said("No model was evaluated yet.", "还没有评估过模型。")
     rival = "control" if all("control" in one.bits for one in found) else "base"
     duels = [_best({model: one.bits[model] for model in ("adapted", rival)}, less=True) for one in found]
     adapter, control = duels.count("adapted"), duels.count(rival)
+    other = CHINESE[rival]
     if adapter == control:
-        duel = f"Adapter and {rival} are level, {adapter} sets each."
+        duel = Said(
+            f"Adapter and {rival} are level, {adapter} sets each.", f"适配器与{other}持平，各胜 {adapter} 个评估集。"
+        )
     elif adapter > control:
-        duel = f"The adapter beats the {rival}, {adapter} sets to {control}."
+        duel = Said(
+            f"The adapter beats the {rival}, {adapter} sets to {control}.",
+            f"适配器以 {adapter} 比 {control} 个评估集胜过{other}。",
+        )
     else:
-        duel = f"The {rival} beats the adapter, {control} sets to {adapter}."
-    wins = {
-        NAMES[model]: [one.name for one in found if one.winner == model] for model in ("adapted", "control", "base")
-    }
-    best = [f"the {name} on {_listed(names)}" for name, names in wins.items() if names]
-    draws = [one.name for one in found if one.winner is None]
-    best += [f"a draw on {_listed(draws)}"] if draws else []
+        duel = Said(
+            f"The {rival} beats the adapter, {control} sets to {adapter}.",
+            f"{other}以 {control} 比 {adapter} 个评估集胜过适配器。",
+        )
+    wins = {model: [one.name for one in found if one.winner == model] for model in ("adapted", "control", "base")}
+    best = [f"the {NAMES[model]} on {_listed(names)}" for model, names in wins.items() if names]
+    chinese = [f"{CHINESE[model]}：{'、'.join(names)}" for model, names in wins.items() if names]
+    if draws := [one.name for one in found if one.winner is None]:
+        best.append(f"a draw on {_listed(draws)}")
+        chinese.append(f"平手：{'、'.join(draws)}")
     worse = [one.name for one in found if one.bits["adapted"] >= one.bits["base"]]
     lesson = f" The adapter is no better than the base it was trained on: {_listed(worse)}." if worse else ""
-    return f"{duel} Fewest bits per byte: {', '.join(best)}.{lesson}"
+    warned = f"适配器并不好于它的基座：{'、'.join(worse)}。" if worse else ""
+    return Said(
+        f"{duel.en} Fewest bits per byte: {', '.join(best)}.{lesson}",
+        f"{duel.zh}每字节比特最少者——{'；'.join(chinese)}。{warned}",
+    )
 
 
-def forgetting_sentence(forgetting: Mapping[str, Mapping[str, float]]) -> str | None:
+def forgetting_sentence(forgetting: Mapping[str, Mapping[str, float]]) -> Said | None:
     """What adapting cost on text far from the domain; None where no such set was scored.
 
-    >>> forgetting_sentence({"general": {"bits_per_byte": 0.25, "perplexity_before": 40.0, "perplexity_after": 44.0}})
+    >>> cost = {"bits_per_byte": 0.25, "perplexity_before": 40.0, "perplexity_after": 44.0}
+    >>> forgetting_sentence({"general": cost}).en
     'Forgetting: on general the adapter needs 0.250 bits per byte more than the base (perplexity 40, then 44).'
     """
     costs = [
@@ -132,7 +154,13 @@ def forgetting_sentence(forgetting: Mapping[str, Mapping[str, float]]) -> str | 
         f"(perplexity {one['perplexity_before']:.4g}, then {one['perplexity_after']:.4g})"
         for name, one in forgetting.items()
     ]
-    return f"Forgetting: {'; '.join(costs)}." if costs else None
+    chinese = [
+        f"在 {name} 上，适配器每字节比基座{'多' if one['bits_per_byte'] > 0 else '少'}用 "
+        f"{abs(one['bits_per_byte']):.3f} 比特"
+        f"（困惑度由 {one['perplexity_before']:.4g} 变为 {one['perplexity_after']:.4g}）"
+        for name, one in forgetting.items()
+    ]
+    return Said(f"Forgetting: {'; '.join(costs)}.", f"遗忘：{'；'.join(chinese)}。") if costs else None
 
 
 def _listed(names: Sequence[str]) -> str:

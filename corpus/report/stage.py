@@ -6,8 +6,9 @@ scraped + generated = kept + dropped, from the first stage to the last.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,49 @@ import yaml
 from corpus.errors import UserError
 from corpus.params import Params
 from corpus.reasons import explain
+from corpus.report.chinese import Said, explain_in_chinese
+from corpus.report.clusters import largest_clusters
+from corpus.report.compare import Comparison, Read, compare, git, in_folder, in_git
 from corpus.report.funnel import DECIDING, check_whole_graph, drops, funnel
 from corpus.report.histograms import histograms
 from corpus.report.index import build_index
+from corpus.report.mix import cluster_sizes, length_mix, perplexity_quantiles, source_losses, volumes, year_mix
 from corpus.report.page import render
-from corpus.report.samples import dropped_samples
-from corpus.report.scores import NAMES, forgetting_sentence, generated_samples, headline, loss_chart, set_scores
+from corpus.report.samples import Sample, chance_of, document_samples
+from corpus.report.scores import (
+    CHINESE,
+    NAMES,
+    forgetting_sentence,
+    generated_samples,
+    headline,
+    loss_chart,
+    set_scores,
+)
 from corpus.report.tally import tally
 from corpus.report.topics import topic_tables
 from corpus.stage import Metrics, Run, link, write_plot
 
 READS = ()
 VERSION = 1
+
+SECTIONS = (  # of the page: template, and title in English and Chinese
+    ("top", "Verdict", "结论"),
+    ("changes", "Since the last run", "与上次运行相比"),
+    ("scores", "Scores", "评估得分"),
+    ("funnel", "Funnel", "漏斗"),
+    ("drops", "Drops by reason", "丢弃原因"),
+    ("signals", "Signals and bounds", "信号与阈值"),
+    ("mix", "Sources and mix", "来源与构成"),
+    ("topics", "Topics", "主题"),
+    ("perplexity", "Perplexity", "困惑度"),
+    ("duplicates", "Duplicates", "重复"),
+    ("splits", "Splits", "数据划分"),
+    ("augmentation", "Augmentation", "增强"),
+    ("training", "Training", "训练曲线"),
+    ("generated", "Generated text", "生成样例"),
+    ("documents", "Documents", "文档"),
+    ("params", "Parameters", "参数"),
+)
 
 # Drawn even where the filter has no bound for them.
 SIGNALS = ("n_chars", "mattr", "noise_ratio", "symbol_ratio", "ppl", "oov_rate")
@@ -49,16 +81,44 @@ def run(run: Run) -> Metrics:
     steps = [{"stage": f"{number} {s.stage}", "documents": s.left} for number, s in enumerate(funnel(metrics), 1)]
     write_plot(run, "funnel", pl.DataFrame(steps))
     build_index(run, data)
-    page = render(context(data, reports, metrics, rows, run.params))
+    page = render(
+        context(data, reports, metrics, rows, run.params, run.output / "index")
+        | {"comparison": since_last_commit(run, project), "revision": code_revision(run, project)}
+    )
     (run.output / "index.html").write_text(page, "utf-8")
     if run.reports:
         _publish(run.output / "index.html", run.reports / "index.html")
     return {"rows": rows, "dropped_by_reason": {drop.reason: drop.documents for drop in drops(metrics)}}
 
 
+def write_comparison(run: Run, name: str, revision: str | None, before: Read, target: Path) -> str:
+    """Write the page of the run that is built, with another run beside it; nothing else is touched.
+
+    Returns what to print: where it is, and which scores do not compare. Raises UserError where the other run has no
+    reports.
+    """
+    reports, now = run.data.parent / "reports", in_folder(run.data.parent)
+    comparison = compare(name, revision, before, now)
+    if comparison is None:
+        raise UserError(f"{name} has no reports/scrape.json: name a revision whose reports/ were committed")
+    metrics = read_reports(reports)
+    index = run.data / "report" / "index"
+    shown = context(run.data, reports, metrics, check_whole_graph(metrics), run.params, index)
+    page = render(shown | {"comparison": comparison, "revision": code_revision(run, run.data.parent)})
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_text(page, "utf-8")
+    partial.replace(target)
+    lines = [f"report beside {name} → {target}"]
+    lines += [
+        f"  note: scores on {refused[0]} do not compare: its documents are others now" for refused in comparison.refused
+    ]
+    return "\n".join(lines)
+
+
 def read_reports(folder: Path) -> dict[str, Metrics]:
     """What each stage that ran wrote into reports/STAGE.json. Raises UserError for a broken file, or none at all."""
-    stages = [*DECIDING, "measure", "reference", "perplexity", "evaluate"]
+    stages = [*DECIDING, "measure", "reference", "perplexity", "pack", "finetune", "evaluate"]
     found = {}
     for stage in stages:
         path = folder / f"{stage}.json"
@@ -74,61 +134,77 @@ def read_reports(folder: Path) -> dict[str, Metrics]:
 
 
 def context(
-    data: Path, reports: Path, metrics: dict[str, Metrics], rows: dict[str, int], params: Params
+    data: Path, reports: Path, metrics: dict[str, Metrics], rows: dict[str, int], params: Params, index: Path
 ) -> dict[str, Any]:
-    """All that the page shows, by the names that the template uses; None for what no stage has made yet."""
+    """All that the page shows but for the comparison, by the names that the templates use; None for what no stage has
+    made yet. `index` is that of data/."""
     bounds = metrics.get("filter", {}).get("bounds", {})
     named = [key.rpartition(".")[0] for own in bounds.values() for key in own]
     signals = list(dict.fromkeys([*SIGNALS, *named]))
-    counts = tally(data, metrics.keys(), signals)
+    counts = tally(data, metrics.keys(), signals, bounds)
     sets = set_scores(metrics["evaluate"]["sets"]) if "evaluate" in metrics else []
     losing = [stage for stage in DECIDING if metrics.get(stage, {}).get("rows", {}).get("dropped")]
-    mask = params.clean.pii != "off"
-    samples = dropped_samples(data, losing, params.report.samples_per_reason, params.report.seed, mask)
+    mask, seed = params.clean.pii != "off", params.report.seed
+    samples = document_samples(data, losing, bounds, params.report.samples_per_reason, seed, mask, index)
+    shown = Counter(failure.reason for sample in samples for failure in sample.failures)
+    topics = topic_tables(metrics)
+    names = {model: Said(name, CHINESE[model]) for model, name in NAMES.items()}
     return {
+        "sections": [one for one in SECTIONS if one[0] != "topics" or topics],
         "metrics": metrics,
         "rows": rows,
         "headline": headline(sets),
         "sets": sets,
-        "names": {model: name for model, name in NAMES.items() if not sets or model in sets[0].bits},
+        "all_names": names,
+        "names": {model: name for model, name in names.items() if not sets or model in sets[0].bits},
         "forgetting": forgetting_sentence(metrics.get("evaluate", {}).get("forgetting", {})),
         "widest": max((max(one.bits.values()) for one in sets), default=1.0),
         "funnel": funnel(metrics),
         "drops": drops(metrics),
-        "explanations": {reason: explain(reason) for reason in samples},
+        "volumes": volumes(metrics, counts),
         "bounds": bounds,
+        "beyond": {(lang, rule): number for lang, rule, number in counts.beyond.iter_rows()},
+        "sources": source_losses(counts),
+        "lengths": length_mix(counts),
+        "years": year_mix(counts),
         "groups": counts.groups.to_dicts(),
         "histograms": histograms(counts.signals, SIGNALS, bounds),
         "loss": loss_chart(reports / "plots" / "loss.csv"),
         "generated": generated_samples(data / "evaluate" / "samples.jsonl"),
-        "topics": topic_tables(metrics),
+        "topics": topics,
         "perplexity": perplexity_quantiles(metrics),
         "cluster_sizes": cluster_sizes(metrics),
-        # In the order of the graph.
-        "samples": {d.reason: samples[d.reason] for d in drops(metrics) if d.reason in samples},
+        "clusters": largest_clusters(data) if "dedup" in metrics else [],
+        "shown_reasons": {drop.reason: shown[drop.reason] for drop in drops(metrics) if drop.reason in shown},
+        "shown_languages": sorted({sample.lang for sample in samples if sample.lang}),
+        "shown_sources": sorted({sample.source for sample in samples if sample.source}),
+        "documents": {
+            "documents": [_as_json(sample, seed) for sample in samples],
+            "reasons": {reason: {"en": explain(reason), "zh": explain_in_chinese(reason)} for reason in sorted(shown)},
+        },
         "params": _sections(params),
     }
 
 
-def cluster_sizes(metrics: Mapping[str, Metrics]) -> list[tuple[int, int]]:
-    """Documents in a cluster and the number of such clusters, the largest first; documents that stand alone left out.
-
-    >>> cluster_sizes({"dedup": {"cluster_sizes": {"1": 90, "2": 7, "10": 1}}})
-    [(10, 1), (2, 7)]
-    """
-    sizes = metrics.get("dedup", {}).get("cluster_sizes", {})
-    return sorted(((int(size), number) for size, number in sizes.items() if int(size) > 1), reverse=True)
+def _as_json(sample: Sample, seed: int) -> dict[str, Any]:
+    """A sample as the page's script reads it."""
+    title = sample.excerpt.title
+    return dataclasses.asdict(sample) | {"title": title, "chance": round(chance_of(seed, sample.id), 6)}
 
 
-def perplexity_quantiles(metrics: Mapping[str, Metrics]) -> list[dict[str, Any]]:
-    """A row per language and signal: its quantiles, and the median of the trusted text that was held out, if known."""
-    models = metrics.get("reference", {}).get("languages", {})
-    return [
-        {"lang": lang, "signal": signal, "quantiles": values, "trusted": models.get(lang, {}).get(f"heldout_{signal}")}
-        for lang, facts in metrics.get("perplexity", {}).get("languages", {}).items()
-        for signal, values in facts["signals"].items()
-        if values and signal != "lm_tokens"
-    ]
+def since_last_commit(run: Run, project: Path) -> Comparison | None:
+    """What differs from the reports in git's last commit; None outside the graph, or where there are none."""
+    commit = (git(project, "rev-parse", "HEAD") or "").strip() if run.reports else ""
+    return compare("the last commit", commit, in_git(project, commit), in_folder(project)) if commit else None
+
+
+def code_revision(run: Run, project: Path) -> dict[str, Any] | None:
+    """The commit that git has checked out, and whether files differ from it that no stage writes."""
+    commit = (git(project, "rev-parse", "HEAD") or "").strip() if run.reports else ""
+    if not commit:
+        return None
+    unchanged = git(project, "diff", "--quiet", "HEAD", "--", ".", ":!reports", ":!dvc.lock")
+    return {"commit": commit, "changed": unchanged is None}
 
 
 def _sections(params: Params) -> dict[str, str]:

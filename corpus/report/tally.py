@@ -1,11 +1,12 @@
-"""One pass over the annotations, in flat memory: documents by language and source, and histograms of signals."""
+"""One pass over the annotations in flat memory: documents by language, source, length, date, reason; and signals."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -14,6 +15,16 @@ from corpus.documents import aligned_batches, list_parts
 MEASURING = ("measure", "perplexity")  # stages whose annotations are signals
 DECIDING = ("dedup", "filter")  # stages whose annotations have `kept`, read here as `<stage>_kept`
 GROUPS = ["lang", "source"]
+LENGTHS = (100, 300, 1_000, 3_000, 10_000, 30_000)  # characters, upper ends but for the last group's
+
+KEYS = {  # of the frames of a Tally: what they are counted by
+    "groups": GROUPS,
+    "signals": ["lang", "signal", "state", "bin"],
+    "beyond": ["lang", "rule"],
+    "lengths": ["group"],
+    "years": ["group"],
+    "reasons": ["source", "reason"],
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,33 +85,47 @@ def scale_of(signal: str) -> Scale:
 class Tally:
     """What one pass counted; both frames are sorted.
 
-    `groups`: lang, source, documents, characters, and of the stages that ran `dedup_kept`, `filter_kept`.
+    `groups`: lang, source, documents, characters, and of the stages that ran `dedup_kept`, `filter_kept` and the same
+    with `_characters`.
     `signals`: lang, signal, state (kept or dropped), bin, documents; of documents that the filter judged.
+    `beyond`: lang, rule, documents: how many that the filter judged lie beyond each of its bounds.
+    `lengths`, `years`: group (a place among LENGTHS; a year, null where no date is known), documents, kept.
+    `reasons`: source, reason, documents: the first reason of each document that a stage up to split dropped.
     """
 
     groups: pl.DataFrame
     signals: pl.DataFrame
+    beyond: pl.DataFrame
+    lengths: pl.DataFrame
+    years: pl.DataFrame
+    reasons: pl.DataFrame
 
 
-def tally(data: Path, stages: Collection[str], signals: Sequence[str]) -> Tally:
+def tally(
+    data: Path, stages: Collection[str], signals: Sequence[str], bounds: Mapping[str, Mapping[str, Any]] | None = None
+) -> Tally:
     """Count the documents of data/clean and what the named stages annotated them with.
 
-    Signals that no stage measured are left out. Raises StageError where an annotation's rows are not those of the
-    documents, UserError where a part is missing.
+    `bounds` as in reports/filter.json. Signals that no stage measured are left out. Raises StageError where an
+    annotation's rows are not those of the documents, UserError where a part is missing.
     """
-    groups, bins = [], []
+    counts: dict[str, list[pl.DataFrame]] = {name: [] for name in KEYS}
     for part in list_parts(data / "clean"):
         for batch in _batches(data, part, stages, signals):
-            groups.append(_count_groups(batch))
-            bins.append(_count_bins(batch, [name for name in signals if name in batch.columns]))
-    return Tally(_sum(groups, GROUPS), _sum(bins, ["lang", "signal", "state", "bin"]))
+            counts["groups"].append(_count_groups(batch))
+            counts["signals"].append(_count_bins(batch, [name for name in signals if name in batch.columns]))
+            counts["beyond"].append(_count_beyond(batch, bounds or {}))
+            counts["lengths"].append(_count_kept(batch, _length_group(batch)))
+            counts["years"].append(_count_kept(batch, pl.col("date").str.slice(0, 4)))
+    counts["reasons"] = [*_first_reasons(data, stages)]
+    return Tally(**{name: _sum(counts[name], keys) for name, keys in KEYS.items()})
 
 
 def _batches(data: Path, part: Path, stages: Collection[str], signals: Sequence[str]) -> Iterator[pl.DataFrame]:
     """The columns of interest of a part side by side."""
     file = {stage: data / stage / part.name for stage in [*MEASURING, *DECIDING] if stage in stages}
     streams = [
-        aligned_batches([part], GROUPS),
+        aligned_batches([part], [*GROUPS, "date"]),
         *(aligned_batches([part, file[stage]], [*signals, "n_chars"]) for stage in MEASURING if stage in file),
         *(_decisions(part, file[stage], f"{stage}_kept") for stage in DECIDING if stage in file),
     ]
@@ -115,11 +140,73 @@ def _decisions(part: Path, file: Path, name: str) -> Iterator[pl.DataFrame]:
 
 
 def _count_groups(batch: pl.DataFrame) -> pl.DataFrame:
-    kept = [pl.col(n).fill_null(False).sum().cast(pl.Int64) for n in batch.columns if n.endswith("_kept")]
+    kept = [n for n in batch.columns if n.endswith("_kept")]
+    counts = [pl.col(n).fill_null(False).sum().cast(pl.Int64) for n in kept]
+    if "n_chars" in batch.columns:
+        counts += [
+            pl.col("n_chars").filter(pl.col(n)).sum().cast(pl.Int64).alias(n.replace("_kept", "_characters"))
+            for n in kept
+        ]
     characters = pl.col("n_chars").sum() if "n_chars" in batch.columns else pl.lit(None)
     return batch.group_by(GROUPS).agg(
-        pl.len().cast(pl.Int64).alias("documents"), characters.cast(pl.Int64).alias("characters"), *kept
+        pl.len().cast(pl.Int64).alias("documents"), characters.cast(pl.Int64).alias("characters"), *counts
     )
+
+
+def _length_group(batch: pl.DataFrame) -> pl.Expr:
+    """The place among LENGTHS of a document's length; null where it was not measured."""
+    if "n_chars" not in batch.columns:
+        return pl.lit(None, pl.String)
+    above = pl.sum_horizontal([(pl.col("n_chars") > bound).cast(pl.Int32) for bound in LENGTHS])
+    return above.cast(pl.String)
+
+
+def _count_kept(batch: pl.DataFrame, group: pl.Expr) -> pl.DataFrame:
+    """Documents by a group, and how many the last stage that decided kept."""
+    decided = [name for name in batch.columns if name.endswith("_kept")]
+    kept = pl.col(decided[-1]).fill_null(False) if decided else pl.lit(True)
+    return (
+        batch.select(group.alias("group"), kept.cast(pl.Int64).alias("kept"))
+        .group_by("group")
+        .agg(pl.len().cast(pl.Int64).alias("documents"), pl.col("kept").sum())
+    )
+
+
+def _count_beyond(batch: pl.DataFrame, bounds: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
+    """Of the documents that the filter judged, how many lie beyond each bound of their language."""
+    rows = []
+    for lang, rules in bounds.items():
+        judged = batch.filter(pl.col("lang") == lang)
+        if "filter_kept" in batch.columns:
+            judged = judged.filter(pl.col("filter_kept").is_not_null())
+        for rule, facts in rules.items():
+            signal, _, side = rule.rpartition(".")
+            if signal in batch.columns and facts["bound"] is not None:
+                values = judged[signal].cast(pl.Float64)
+                beyond = values < facts["bound"] if side == "min" else values > facts["bound"]
+                rows.append((lang, rule, int(beyond.sum())))
+    return pl.DataFrame(rows, {"lang": pl.String, "rule": pl.String, "documents": pl.Int64}, orient="row")
+
+
+def _first_reasons(data: Path, stages: Collection[str]) -> Iterator[pl.DataFrame]:
+    """Batches of source, reason, documents, of all stages that drop documents from outside."""
+    schema = {"source": pl.String, "reason": pl.String, "documents": pl.Int64}
+    yield pl.DataFrame(schema=schema)
+    for stage in ("scrape", "clean"):
+        for file in sorted((data / stage).glob("dropped-*.parquet")):
+            for batch in aligned_batches([file], ["source", "reason"]):
+                yield _count_reasons(batch, pl.col("reason"))
+    for stage in (*DECIDING, "split"):
+        for part in list_parts(data / "clean") if stage in stages else []:
+            file = data / stage / part.name
+            if "reasons" in pl.read_parquet_schema(file):
+                for batch in aligned_batches([part, file], ["source", "kept", "reasons"]):
+                    yield _count_reasons(batch.filter(~pl.col("kept")), pl.col("reasons").list.first())
+
+
+def _count_reasons(batch: pl.DataFrame, reason: pl.Expr) -> pl.DataFrame:
+    counted = batch.select(pl.col("source").cast(pl.String), reason.cast(pl.String).alias("reason"))
+    return counted.group_by("source", "reason").agg(pl.len().cast(pl.Int64).alias("documents"))
 
 
 def _count_bins(batch: pl.DataFrame, signals: Sequence[str]) -> pl.DataFrame:

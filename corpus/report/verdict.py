@@ -36,8 +36,8 @@ def verdict(reports: Path) -> str:
             lines += [f"{name:<30}" + "".join(f"{figure:>9.3f}" for figure in rows[name]) for name in rows]
     if "control" in models:
         lines.append("The adapter was trained on the curated corpus, the control on as much of the unfiltered one.")
-    lines.append(headline(set_scores(sets)))
+    lines.append(headline(set_scores(sets)).en)
     if forgotten := forgetting_sentence(metrics.get("forgetting", {})):
-        lines.append(forgotten)
+        lines.append(forgotten.en)
     lines.append(f"report: {reports / 'index.html'}    scores: {scores}")
     return "\n".join(lines)
