@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument(
                 "--compare",
                 metavar="REV",
-                help="write reports/compare.html: the run of a revision or folder beside this",
+                help="write reports/compare.html: another run, of a revision or folder, beside this one",
             )
     everything = commands.add_parser(
         "run", help="all these stages at once, without DVC and models: a dry pass with --limit"

@@ -193,7 +193,8 @@ def _write_reports(reports: Path, rows: list[dict[str, Any]], dropped_by_clean: 
         }
         splits[name]["languages"] = {"en": dict(splits[name])}
     write_report(reports, "split", metrics(len(kept), {}) | {"splits": splits, "moved_groups": 0})
-    write_report(reports, "augment", metrics(len(kept), {"augment.unchanged": 2}, generated=6))
+    by_method = {"by_method": {"swap": {"generated": 6, "kept": 4}}}
+    write_report(reports, "augment", metrics(len(kept), {"augment.unchanged": 2}, generated=6) | by_method)
     write_report(reports, "shard", metrics(len(kept) + 4, {}))
 
 

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus.errors import UserError
+from corpus.reasons import REASONS
 from corpus.report.charts import log_ticks, ticks
+from corpus.report.chinese import explain_in_chinese, untranslated
 from corpus.report.histograms import HEIGHT, histograms
 from corpus.report.page import anchor, percent
 from corpus.report.plots_template import main, write_plots_page
@@ -89,16 +91,17 @@ def scores(base: float, adapted: float, control: float) -> dict[str, object]:
 
 
 def test_headlines_say_who_won() -> None:
-    assert headline([]) == "No model was evaluated yet."
+    assert headline([]).en == "No model was evaluated yet."
     better, worse = scores(3, 1, 2), scores(3, 2, 1)
-    assert headline(set_scores({"a": better, "b": better, "c": worse})) == (
+    assert headline(set_scores({"a": better, "b": better, "c": worse})).en == (
         "The adapter beats the control, 2 sets to 1. Fewest bits per byte: the adapter on a and b, the control on c."
     )
-    assert headline(set_scores({"a": worse, "b": worse})).startswith("The control beats the adapter, 2 sets to 0.")
-    assert headline(set_scores({"a": scores(1, 2, 3)})).endswith(
+    assert headline(set_scores({"a": worse, "b": worse})).en.startswith("The control beats the adapter, 2 sets to 0.")
+    assert headline(set_scores({"a": scores(1, 2, 3)})).en.endswith(
         "the base on a. The adapter is no better than the base it was trained on: a."
     )
-    assert headline(set_scores({"a": scores(3, 2, 2)})) == (
+    assert headline(set_scores({"a": better, "b": worse})).zh.startswith("适配器与对照持平，各胜 1 个评估集。")
+    assert headline(set_scores({"a": scores(3, 2, 2)})).en == (
         "Adapter and control are level, 0 sets each. Fewest bits per byte: a draw on a."
     )
 
@@ -114,8 +117,8 @@ def test_scores_without_a_control_and_those_that_do_not_apply() -> None:
         ("perplexity", ["base", "adapted"], "adapted"),
         ("accuracy", ["base", "adapted"], "adapted"),
     ]
-    assert found.sentence == "The adapter wins: 1.000 bits per byte, 66.7 % fewer than the base (3.000)."
-    assert headline([found]) == "The adapter beats the base, 1 sets to 0. Fewest bits per byte: the adapter on a."
+    assert found.sentence.en == "The adapter wins: 1.000 bits per byte, 66.7 % fewer than the base (3.000)."
+    assert headline([found]).en == "The adapter beats the base, 1 sets to 0. Fewest bits per byte: the adapter on a."
 
 
 def test_the_verdict_shows_labels_and_forgetting(tmp_path: Path) -> None:
@@ -135,6 +138,12 @@ def test_the_verdict_shows_labels_and_forgetting(tmp_path: Path) -> None:
         f"{'bits per byte, less is better':<30}{'base':>9}{'adapted':>9}",
         f"{'a':<30}{3:>9.3f}{1:>9.3f}",
     ]
+
+
+def test_every_reason_is_explained_in_chinese() -> None:
+    assert not untranslated()
+    assert all(re.search("[\u4e00-\u9fff]", explain_in_chinese(reason)) for reason in REASONS)
+    assert explain_in_chinese("shard.balance.weights") == explain_in_chinese("shard.balance")
 
 
 def test_a_loss_log_without_validation_is_drawn(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html.parser
 import json
 import os
@@ -11,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 from report_project import HOSTILE, HOSTILE_NAME, build, write_report
@@ -18,7 +21,7 @@ from report_project import HOSTILE, HOSTILE_NAME, build, write_report
 from corpus.errors import StageError, UserError
 from corpus.params import Params
 from corpus.report import stage
-from corpus.report.samples import TEXT_CHARS, dropped_samples
+from corpus.report.samples import TEXT_CHARS, Sample, document_samples
 from corpus.stage import Metrics, Run, execute
 
 HALF = ["evaluate", "shard", "augment", "split", "filter", "dedup", "perplexity", "measure"]
@@ -83,7 +86,11 @@ def test_a_document_lost_between_two_stages_fails_with_a_table(tmp_path: Path) -
 def test_the_page_holds_nothing_that_could_run_or_be_fetched(whole: tuple[Path, str, Metrics]) -> None:
     page = Page(whole[1])
     names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "iframe", "object", "embed", "link", "img", "form", "base", "textarea"}
+    assert not names & {"iframe", "object", "embed", "link", "img", "form", "base", "textarea"}
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", whole[1], re.DOTALL)
+    assert [attributes for attributes, _ in scripts] == [' type="application/json" id="documents-data"', ""]
+    assert "<" not in scripts[0][1] and ">" not in scripts[0][1]
+    digest = base64.b64encode(hashlib.sha256(scripts[1][1].encode()).digest()).decode()
     for tag, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")], tag
         assert attributes.get("src") is None
@@ -93,7 +100,7 @@ def test_the_page_holds_nothing_that_could_run_or_be_fetched(whole: tuple[Path, 
         if tag == "meta" and "http-equiv" in attributes:
             assert attributes["http-equiv"] == "Content-Security-Policy"
             assert "default-src 'none'" in str(attributes["content"])
-            assert "script-src" not in str(attributes["content"])
+            assert f"script-src 'sha256-{digest}';" in str(attributes["content"])
     style = whole[1].partition("<style>")[2].partition("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style
@@ -103,17 +110,25 @@ def test_hostile_text_is_shown_as_text(whole: tuple[Path, str, Metrics]) -> None
     texts = "".join(Page(whole[1]).texts)
     assert HOSTILE[0] in texts
     assert HOSTILE[1] in texts
-    assert HOSTILE_NAME in texts
+    assert HOSTILE_NAME in json.dumps(browsed(whole[1])["documents"]).replace('\\"', '"')
     assert "{{ 7 * 7 }}" in texts  # a template's braces in a text are no template
     assert not re.search("[\x00\u202e]", texts)
 
 
+def browsed(page: str) -> dict[str, Any]:
+    """What the document browser has to show."""
+    written = re.search(r'id="documents-data">(.*?)</script>', page, re.DOTALL)
+    assert written
+    return dict(json.loads(written[1]))
+
+
 def test_every_element_is_closed_in_order(whole: tuple[Path, str, Metrics]) -> None:
     opened: list[str] = []
-    for closing, tag, own_end in re.findall(r"<(/?)([a-z][a-z0-9]*)(?:\s[^<>]*?)?(/?)>", whole[1]):
+    markup = re.sub(r"(<script[^>]*>).*?(</script>)", r"\1\2", whole[1], flags=re.DOTALL)
+    for closing, tag, own_end in re.findall(r"<(/?)([a-z][a-z0-9]*)(?:\s[^<>]*?)?(/?)>", markup):
         if closing:
             assert opened.pop() == tag
-        elif not own_end and tag not in ("meta", "br"):
+        elif not own_end and tag not in ("meta", "br", "input"):
             opened.append(tag)
     assert opened == []
 
@@ -141,8 +156,10 @@ def test_bounds_and_margins_are_shown(whole: tuple[Path, str, Metrics]) -> None:
     assert "min 220" in texts
     assert "max 900" in texts
     assert "too short to teach anything" in texts
-    assert re.search(r"filter\.n_chars\.min = \d+ \(margin -\d", texts)
-    assert "kept instead, similarity 0.83" in texts
+    failures = [failure for one in browsed(whole[1])["documents"] for failure in one["failures"]]
+    short = [failure for failure in failures if failure["reason"] == "filter.n_chars.min"]
+    assert short and all(failure["value"] < 220 and failure["margin"] < 0 for failure in short)
+    assert 0.83 in [one["similarity"] for one in browsed(whole[1])["documents"] if one["other"]]
 
 
 def test_the_same_bytes_again_whatever_the_hash_seed(whole: tuple[Path, str, Metrics], tmp_path: Path) -> None:
@@ -191,21 +208,56 @@ def test_broken_metrics_are_named(tmp_path: Path) -> None:
         report(folder)
 
 
-def test_samples_are_few_cut_and_masked(whole: tuple[Path, str, Metrics]) -> None:
-    data = whole[0] / "data"
-    few = dropped_samples(data, ["clean", "dedup", "filter", "augment"], 2, 0)
-    many = dropped_samples(data, ["clean", "dedup", "filter", "augment"], 1_000, 0)
-    assert few.keys() == many.keys()
-    for reason, samples in few.items():
-        assert samples == many[reason][: len(samples)]
-        assert len(samples) == min(2, len(many[reason]))
-        assert all(reason in [failure.reason for failure in sample.failures] for sample in samples)
+def by_reason(samples: list[Sample]) -> dict[str, list[Sample]]:
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        for failure in sample.failures:
+            found.setdefault(failure.reason, []).append(sample)
+    return found
+
+
+def test_samples_are_few_cut_and_of_all_kinds(whole: tuple[Path, str, Metrics]) -> None:
+    data, stages = whole[0] / "data", ["clean", "dedup", "filter", "augment"]
+    bounds = json.loads((whole[0] / "reports/filter.json").read_text())["bounds"]
+    few, many = (document_samples(data, stages, bounds, number, 0) for number in (2, 1_000))
+    assert by_reason(few).keys() == by_reason(many).keys()
+    assert {sample.id for sample in few} < {sample.id for sample in many}
+    assert len({sample.id for sample in many}) == len(many)
+    for reason, samples in by_reason(few).items():
+        assert len(samples) >= min(2, len(by_reason(many)[reason]))
         assert all(len(sample.excerpt.text) <= TEXT_CHARS for sample in samples)
-    assert many["dedup.near"][0].other is not None
-    assert many["augment.unchanged"][0].other is not None
-    assert [s.id for s in many["dedup.near"]] != [
-        s.id for s in dropped_samples(data, ["dedup"], 1_000, 1)["dedup.near"]
+    assert all(sample.other for sample in by_reason(many)["dedup.near"])
+    assert all(sample.other for sample in by_reason(many)["augment.unchanged"])
+    other_seed = document_samples(data, stages, bounds, 2, 1)
+    assert {sample.id for sample in other_seed} != {sample.id for sample in few}
+
+
+def test_with_all_samples_every_document_is_there_with_its_distance(whole: tuple[Path, str, Metrics]) -> None:
+    data = whole[0] / "data"
+    bounds = json.loads((whole[0] / "reports/filter.json").read_text())["bounds"]
+    samples = {sample.id: sample for sample in document_samples(data, ["dedup", "filter"], bounds, 1_000, 0)}
+    rows = [
+        {**a, **b, **c}
+        for part in sorted((data / "measure").iterdir())
+        for a, b, c in zip(
+            *(pl.read_parquet(data / stage / part.name).to_dicts() for stage in ("measure", "perplexity", "filter")),
+            strict=True,
+        )
     ]
+    assert len(rows) == 90
+    for row in rows:
+        sample = samples[row["id"]]
+        assert sample.kept == bool(row["kept"])
+        if row["kept"]:  # the nearest of the bounds, by hand
+            away = {
+                rule: abs(row[rule.rpartition(".")[0]] - facts["bound"]) / facts["spread"]
+                for rule, facts in bounds["en"].items()
+                if row[rule.rpartition(".")[0]] is not None
+            }
+            assert sample.distance == pytest.approx(min(away.values()))
+            assert sample.nearest == min(away, key=lambda rule: away[rule])
+        elif row["margins"]:
+            assert sample.distance == pytest.approx(max(abs(margin) for margin in row["margins"]))
 
 
 def test_personal_data_in_what_clean_dropped_is_masked(tmp_path: Path) -> None:
@@ -217,10 +269,10 @@ def test_personal_data_in_what_clean_dropped_is_masked(tmp_path: Path) -> None:
     text = "x" * (TEXT_CHARS - 8) + " 13912345678"
     row = {"id": "1", "source": "help", "batch": 0, "reason": "clean.language", "text": text}
     write_table(pa.Table.from_pylist([row], DROPPED), folder / "data/clean/dropped-more-0.parquet")
-    (sample,) = [s for s in dropped_samples(folder / "data", ["clean"], 99, 0)["clean.language"] if s.id == "1"]
+    (sample,) = [s for s in document_samples(folder / "data", ["clean"], {}, 99, 0) if s.id == "1"]
     assert "139" not in sample.excerpt.text
     assert sample.excerpt.cut == len(text) - TEXT_CHARS
-    (sample,) = [s for s in dropped_samples(folder / "data", ["clean"], 99, 0, False)["clean.language"] if s.id == "1"]
+    (sample,) = [s for s in document_samples(folder / "data", ["clean"], {}, 99, 0, False) if s.id == "1"]
     assert sample.excerpt.text.endswith(" 1391234")
 
 

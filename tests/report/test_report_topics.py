@@ -30,25 +30,27 @@ FEW = ENGLISH | {"topics": [], "coherence": None, "consistency": None, "reason":
 
 
 class Section(html.parser.HTMLParser):
-    """The texts and tags within <section id="topics">."""
+    """The tags within <section id="topics">, and its texts but for the Chinese ones."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.inside = False
+        self.inside, self.chinese = False, False
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.texts = ""
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.inside |= (tag, dict(attrs).get("id")) == ("section", "topics")
+        self.chinese |= dict(attrs).get("class") == "zh"
         if self.inside:
             self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         self.inside &= tag != "section"
+        self.chinese &= tag != "span"
 
     def handle_data(self, data: str) -> None:
-        self.texts += data if self.inside else ""
+        self.texts += data if self.inside and not self.chinese else ""
 
 
 def page_with(folder: Path, topics: dict[str, Any]) -> str:

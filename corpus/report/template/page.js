@@ -138,7 +138,7 @@
 
   function haystack(one) {
     if (!haystacks.has(one)) {
-      const texts = [one.id, one.title, one.url, one.source, one.detail, one.excerpt.text, one.other && one.other.text];
+      const texts = [one.id, one.title, one.url, one.source, one.detail, one.excerpt.text, one.other && one.other.title, one.other && one.other.text];
       haystacks.set(one, texts.filter(Boolean).join("\n").toLowerCase());
     }
     return haystacks.get(one);
