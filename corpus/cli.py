@@ -10,6 +10,7 @@ import importlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -124,9 +125,11 @@ def compare_reports(options: argparse.Namespace) -> str:
 def run_all_stages(options: argparse.Namespace) -> None:
     """Run all stages into a folder of their own, which holds `data/` and `reports/` like a project."""
     from corpus.params import load
-    from corpus.stage import Run, execute, stage_folder
+    from corpus.stage import Run, stage_folder
 
     _check_numbers(options)
+    if options.log_json:
+        os.environ["CORPUSMILL_LOG"] = "json"
     params = load(options.params or Path("params.yaml"), options.set)
     root = options.output or Path("try")
     for stage in STAGES:
@@ -142,7 +145,7 @@ def run_all_stages(options: argparse.Namespace) -> None:
             # The limit is for what comes in; later stages work on all that came.
             limit=options.limit if stage == "scrape" else None,
         )
-        print(summary(run, execute(code, run)), flush=True)
+        _run_and_tell(code, run)
 
 
 def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> None:
@@ -163,6 +166,7 @@ def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> N
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one per core")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N documents (of each source in scrape)")
+    parser.add_argument("--log-json", action="store_true", help="progress and outcome as lines of JSON, for machines")
 
 
 def _add_questions_about_a_corpus(commands: Any) -> None:
@@ -278,18 +282,39 @@ def answer(options: argparse.Namespace) -> str:
 
 def run_stage(options: argparse.Namespace, stage: str, module: str) -> None:
     """Run one stage as the command line asks and print its summary line."""
-    from corpus.stage import execute
-
     if "DVC_STAGE" in os.environ:
         die_with_parent()
+    if options.log_json:
+        os.environ["CORPUSMILL_LOG"] = "json"
     _check_numbers(options)
     for option in ("input", "limit", "set"):
         if getattr(options, option) and not options.output:
             raise UserError(f"--{option} needs --output: the graph's own folders hold what dvc repro built")
     params = chosen_params(options)
     code = stage_module(module)
-    run = stage_run(options, stage, params, code)
-    print(summary(run, execute(code, run)))
+    _run_and_tell(code, stage_run(options, stage, params, code))
+
+
+def _run_and_tell(code: Stage, run: Run) -> None:
+    """Run a stage and print its final line; with `--log-json` as an event on standard error."""
+    from corpus.progress import log, logs_json
+    from corpus.stage import execute
+
+    started = time.perf_counter()
+    size = bytes_of(run.inputs)  # before the stage, which may write into a folder of one of them
+    metrics = execute(code, run)
+    seconds = time.perf_counter() - started
+    if not logs_json():
+        print(summary(run, metrics, seconds, size), flush=True)
+        return
+    known = {name: metrics[name] for name in ("rows", "dropped_by_reason", "notes") if name in metrics}
+    log("done", stage=run.stage, seconds=round(seconds, 3), bytes_read=size, output=str(run.output), **known)
+
+
+def bytes_of(inputs: Sequence[Path]) -> int:
+    """The size of files and of all files in folders."""
+    files = (path for one in inputs for path in (one.rglob("*") if one.is_dir() else [one]))
+    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def stage_run(options: argparse.Namespace, stage: str, params: Params, code: Stage) -> Run:
@@ -335,8 +360,9 @@ def stage_module(name: str) -> Stage:
     return cast("Stage", importlib.import_module(name))
 
 
-def summary(run: Run, metrics: Metrics) -> str:
-    """A line: what came in, what became of it, where it is; and one for each thing to know before going on."""
+def summary(run: Run, metrics: Metrics, seconds: float, size: int) -> str:
+    """A line: what came in, what became of it, where it is, how long it took; and one for each thing to know before
+    going on. `size` is that of the input, in bytes as they lie on disk."""
     rows = metrics["rows"]
     parts = [f"{rows['in']:,} in"]
     if rows["generated"]:
@@ -344,7 +370,10 @@ def summary(run: Run, metrics: Metrics) -> str:
     parts += [f"{rows['kept']:,} kept", f"{rows['dropped']:,} dropped"]
     reasons = sorted(metrics.get("dropped_by_reason", {}).items(), key=lambda item: -item[1])[:3]
     named = ", ".join(f"{reason} {count:,}" for reason, count in reasons if count)
-    line = f"{run.stage}: {', '.join(parts)}{f' ({named})' if named else ''} → {run.output}"
+    speed = f", {rows['in'] / seconds:,.0f} rows/s" if rows["in"] and seconds else ""
+    speed += f", {size / 1e6 / seconds:.3g} MB/s" if size and seconds else ""
+    took = f"{seconds:.1f} s{speed}"
+    line = f"{run.stage}: {', '.join(parts)}{f' ({named})' if named else ''} → {run.output} in {took}"
     return "\n".join([line, *(f"  note: {note}" for note in metrics.get("notes", []))])
 
 

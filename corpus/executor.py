@@ -26,13 +26,26 @@ RETRIES = 3
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def run_tasks(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Result]]:
+def run_tasks(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, shown: str = ""
+) -> Iterator[tuple[Item, Result]]:
     """Apply a module-level function to each item and yield (item, result) as they finish.
 
     With one worker or one item everything runs here. When a worker is killed from outside (out of memory, `kill -9`),
     the items then in flight are tried again one at a time; one that so kills RETRIES workers is named in a StageError.
-    What the function itself raises comes through.
+    What the function itself raises comes through. `shown` is the name of a progress bar, if there is to be one.
     """
+    from corpus.progress import progress  # tqdm takes its time, and `--help` needs none
+
+    with progress(total=len(items), desc=shown, unit="task", shown=bool(shown)) as bar:
+        for pair in _run_tasks(function, items, workers):
+            bar.update()
+            yield pair
+
+
+def _run_tasks(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[tuple[Item, Result]]:
     if workers <= 1 or len(items) <= 1:
         for item in items:
             yield item, function(item)

@@ -26,12 +26,12 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 from pydantic import BaseModel
-from tqdm import tqdm
 
 from corpus.documents import aligned_batches, list_parts, open_part, part_writer, to_arrow
 from corpus.errors import StageError, UserError
 from corpus.executor import run_tasks
 from corpus.params import Params
+from corpus.progress import progress
 
 Metrics = dict[str, Any]
 MARKER = ".stage"  # names the stage in each folder that one wrote; we replace no other folder
@@ -253,7 +253,7 @@ def map_parts(
     }
     todo = [(part, entry) for part, entry in entries.items() if not entry.exists()]
     work = functools.partial(_fill_entry, function)
-    with tqdm(total=len(parts), initial=len(parts) - len(todo), desc=run.stage, unit="part", disable=None) as bar:
+    with progress(total=len(parts), initial=len(parts) - len(todo), desc=run.stage, unit="part") as bar:
         for _ in run_tasks(work, todo, run.workers):
             bar.update()
     for entry in entries.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_stage_works_on_any_parquet_with_id_and_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pl.DataFrame({"id": list("abcdefg"), "text": TEXTS}).write_parquet("mine.parquet")
     assert main(["measure", "--input", "mine.parquet", "--output", "signals", "--workers", "1"]) == 0
-    assert capsys.readouterr().out == "measure: 7 in, 7 kept, 0 dropped → signals\n"
+    assert capsys.readouterr().out.startswith("measure: 7 in, 7 kept, 0 dropped → signals in ")
     assert pl.read_parquet("signals/mine.parquet")["n_chars"].to_list() == [len(text) for text in TEXTS]
     assert json.loads(Path("signals/metrics.json").read_text())["rows"]["in"] == 7
     assert not Path("reports").exists()
@@ -65,11 +66,26 @@ def test_a_dry_pass_over_ones_own_rows(here: Path) -> None:
     done = command(here, "corpus", "run", "--limit", "40", "--output", "try")
     lines = [line for line in done.stdout.splitlines() if not line.startswith("  note")]
     assert [line.split(":")[0] for line in lines] == list(STAGES)
-    assert done.stdout.startswith("scrape: 40 in, 40 kept, 0 dropped → try/data/scrape\n")
+    assert re.match(r"scrape: 40 in, 40 kept, 0 dropped → try/data/scrape in \d+\.\d s, [\d,]+ rows/s\n", done.stdout)
+    assert re.search(r"\nclean: .* rows/s, [\d.e-]+ MB/s\n", done.stdout)
     for stage in STAGES:
         rows_of = json.loads(Path(f"try/reports/{stage}.json").read_text())["rows"]
         assert rows_of["in"] + rows_of["generated"] == rows_of["kept"] + rows_of["dropped"]
     assert Path("try/reports/index.html").exists()
+
+
+def test_for_machines_progress_and_outcome_are_lines_of_json(here: Path) -> None:
+    shutil.copy(PROJECT / "data" / "sample" / "dialogues.jsonl", "rows.jsonl")
+    command(here, "corpus", "init", "rows.jsonl")
+    done = command(here, "corpus", "scrape", "--output", "pages", "--log-json")
+    assert done.stdout == ""
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {event["event"] for event in events} == {"progress", "done"}
+    assert events[-1]["rows"] == {"in": 60, "generated": 0, "kept": 60, "dropped": 0}
+    assert events[-1]["output"].endswith("pages")
+    assert all(event["seconds"] >= 0 for event in events)
+    told = [(event["stage"], event["done"], event["unit"]) for event in events if event["event"] == "progress"]
+    assert ("rows", 60, "row") in told
 
 
 def test_the_verdict_needs_scores(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

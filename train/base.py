@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from corpus.errors import UserError
 from corpus.params import Base
+from corpus.progress import progress
 from corpus.reference.texts import read_texts
 from corpus.stage import Metrics, Run, count_rows
 from train.lineage import write_name
@@ -219,7 +218,7 @@ def train_model(tokenizer: Any, documents: Sequence[str], settings: Base) -> tup
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, settings.steps))
     random = torch.Generator().manual_seed(settings.seed)
     rows, losses = _rows_per_step(settings), []
-    for _ in tqdm(range(settings.steps), desc="base", unit="step", disable=None):
+    for _ in progress(range(settings.steps), desc="base", unit="step"):
         starts = torch.randint(len(stream) - settings.context, (rows, 1), generator=random)
         window = stream[starts + torch.arange(settings.context)]
         loss = model(input_ids=window, labels=window, use_cache=False).loss

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from corpus.errors import UserError
 from corpus.executor import run_tasks
 from corpus.params import Evaluate, Params
+from corpus.progress import progress
 from corpus.stage import Metrics, Run, count_rows
 from train import scores
 from train.encode import Template, UnfitError, pack_tokenizer, plain_ids, read_templates, render, template_of
@@ -219,7 +220,8 @@ def score_model(
     else:
         model = load_model(base, "base.model", **options)
     model = model.to(device()).eval()
-    found = {group.name: score_set(model, tokenizer, group, params.evaluate, name) for group in sets}
+    shown = progress(sets, desc="evaluate", unit="set", shown=name == "base")  # the others take as long
+    found = {group.name: score_set(model, tokenizer, group, params.evaluate, name) for group in shown}
     keys = ("tokens", "seconds", "new", "new_seconds")
     tokens, seconds, new, new_seconds = (sum(result[key] for result in found.values()) for key in keys)
     timing = {"tokens_per_second": tokens / seconds, "ms_per_token": 1000 * new_seconds / new, "peak_mb": peak_mb()}

@@ -22,6 +22,7 @@ import pyarrow as pa
 from corpus.documents import to_arrow, write_table
 from corpus.errors import UserError
 from corpus.params import Pack
+from corpus.progress import progress
 from corpus.stage import Metrics, Run, count_rows, file_digest
 from train.encode import Piece, Template, encode, pack_tokenizer, read_templates, refuse_useless_template
 from train.lineage import refuse_other_name, write_made_for
@@ -117,7 +118,7 @@ def _admitted(
 ) -> Iterator[Document]:
     """The documents that pack.mixture takes. Raises UserError, after the last one, where any have a trace held out."""
     shared: list[str] = []
-    for document in documents:
+    for document in progress(documents, desc=f"pack: {name}", unit="document"):
         number = copies(document.id, document.lang, settings)
         tally.rows += 1
         tally.bytes[document.lang] += number * len(document.text.encode())

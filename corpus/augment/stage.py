@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
-from tqdm import tqdm
 
 from corpus.answers import Answers, answers
 from corpus.augment import swap, synonyms, synthesis, translation
@@ -23,6 +22,7 @@ from corpus.augment.translation import RoundTrip
 from corpus.documents import DOCUMENT, DROPPED_TEXT_CHARS, document_id, part_writer
 from corpus.errors import UserError
 from corpus.params import Augment, Synthesis
+from corpus.progress import progress
 from corpus.scrape.label_studio import ANNOTATED
 from corpus.stage import Metrics, Part, Run, add_metrics, batches, map_parts, side_by_side
 
@@ -219,7 +219,7 @@ def _synthesise(
         answers(run.home / "answers.sqlite") as cache,
     ):
         asked = synthesis.synthesise(parents, templates, settings, cache, run.home / LOG)
-        bar = tqdm(asked, total=planned, desc=synthesis.METHOD, unit="request", disable=None)
+        bar = progress(asked, total=planned, desc=synthesis.METHOD, unit="request")
         answered = iter(bar)
         while some := list(itertools.islice(answered, ASKED_AT_ONCE)):
             rows = without_corrected(_answer_rows(some, run, around, seen), corrected)

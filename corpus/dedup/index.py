@@ -92,7 +92,9 @@ def read_shingles(run: Run, parts: Sequence[Part], places: Places, folder: Path)
         if end > start
     ]
     sizes = np.empty(len(places), np.int64)
-    for (_, path, _), found in run_tasks(functools.partial(_shingle_rows, run.params.dedup.ngram), tasks, run.workers):
+    for (_, path, _), found in run_tasks(
+        functools.partial(_shingle_rows, run.params.dedup.ngram), tasks, run.workers, "dedup: comparing"
+    ):
         start = bounds[int(path.name.removeprefix("shingles-"))]
         sizes[order[start : start + len(found)]] = found
     starts = np.empty(len(places), np.int64)

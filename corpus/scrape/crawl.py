@@ -12,11 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from corpus.documents import DROPPED_TEXT_CHARS, document_id
 from corpus.errors import UserError
 from corpus.params import Scrape
+from corpus.progress import progress
 from corpus.scrape.fetch import Answer, Failure, Fetcher, forget_none
 from corpus.scrape.files import read_lines
 from corpus.scrape.sitemaps import read_sitemaps
@@ -47,7 +46,7 @@ def crawl(
     what is left at max_pages in one row. What is `forgotten` is dropped unasked. Raises UserError if a start page or a
     sitemap named in params cannot be had.
     """
-    with Fetcher(source, scrape, home, forgotten) as fetcher, tqdm(desc=source.name, unit="page", disable=None) as bar:
+    with Fetcher(source, scrape, home, forgotten) as fetcher, progress(desc=source.name, unit="page") as bar:
         yield from _walk(source, fetcher, bar)
 
 
@@ -55,7 +54,7 @@ def fetch_urls(
     source: UrlsSource, scrape: Scrape, home: Path, forgotten: Callable[[str], bool] = forget_none
 ) -> Iterator[dict[str, Any]]:
     """Yield a PAGE or DROPPED row for each of a list of addresses, hosts taking turns. Raises UserError for no list."""
-    with Fetcher(source, scrape, home, forgotten) as fetcher, tqdm(desc=source.name, unit="page", disable=None) as bar:
+    with Fetcher(source, scrape, home, forgotten) as fetcher, progress(desc=source.name, unit="page") as bar:
         by_host: dict[str, deque[str]] = {}
         for line in dict.fromkeys(read_lines(source.path) if source.path else source.urls):
             url = normalise_url(line)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from corpus.documents import (
     DOCUMENT,
@@ -33,6 +32,7 @@ from corpus.documents import (
 from corpus.errors import StageError, UserError
 from corpus.executor import run_tasks
 from corpus.params import Forget, Scrape
+from corpus.progress import progress
 from corpus.scrape.buckets import (
     DroppedRows,
     SeenIds,
@@ -147,7 +147,7 @@ def _segments(
             for number, group in enumerate(groups)
         ]
         todo = [task for task in tasks if not task.folder.exists()]
-        with tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc=source.name, disable=None) as bar:
+        with progress(total=len(tasks), initial=len(tasks) - len(todo), desc=source.name, unit="task") as bar:
             for _ in run_tasks(_read_segment, todo, workers):
                 bar.update()
         return [task.folder for task in tasks]
@@ -170,7 +170,7 @@ def _records(source: AnySource, scrape: Scrape, forget: Forget, home: Path, reco
     if isinstance(source, HfSource):
         return _dataset_rows(source, 0)
     rows = read_files(source, files_of(source), records)
-    return iter(tqdm(rows, desc=source.name, unit="row", disable=None))
+    return iter(progress(rows, desc=source.name, unit="row"))
 
 
 def _key(source: AnySource, entries: Sequence[FileEntry]) -> str:
@@ -199,7 +199,7 @@ def _by_size(entries: Sequence[FileEntry]) -> list[list[FileEntry]]:
 def _read_segment(task: _Segment) -> None:
     records: Counter[str] = Counter()
     rows = read_files(task.source, task.entries, records)
-    shown = tqdm(rows, desc=task.source.name, unit="row", leave=False, disable=None if task.shows else True)
+    shown = progress(rows, desc=task.source.name, unit="row", leave=False, shown=task.shows)
     partial = _partial(task.folder)
     spill = Spill(partial)
     for row in shown:
@@ -236,7 +236,7 @@ def _dataset_segments(source: HfSource, folder: Path) -> list[Path]:
 def _dataset_rows(source: HfSource, skip: int) -> Iterator[Row]:
     from corpus.scrape.hub import stream
 
-    shown = tqdm(stream(source, skip), desc=source.name, unit="row", initial=skip, disable=None)
+    shown = progress(stream(source, skip), desc=source.name, unit="row", initial=skip)
     for number, row in enumerate(shown, skip + 1):
         yield read_dataset_row(source, row, f"{source.split}:{number}")
 

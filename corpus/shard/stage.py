@@ -70,7 +70,9 @@ def run(run: Run) -> Metrics:
         "full_chunks": {"chunks": 0, "tokens": 0},
     }
     task = functools.partial(finish, params, tokenizer, scratch, run.output)
-    total = functools.reduce(add_metrics, (counted for _, counted in run_tasks(task, buckets, run.workers)), total)
+    total = functools.reduce(
+        add_metrics, (counted for _, counted in run_tasks(task, buckets, run.workers, "shard")), total
+    )
     for split in SPLITS:
         own = [bucket for bucket in buckets if bucket.split == split]
         for kind in ("text", "instruct"):

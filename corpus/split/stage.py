@@ -108,7 +108,10 @@ def _look_up_grams(
     firsts = np.cumsum([0, *(part.rows for part in parts)]).tolist()
     tasks = [(part, first) for part, first in zip(parts, firsts, strict=False)]
     found = {
-        part.name: pairs for (part, _), pairs in run_tasks(functools.partial(_search_part, scratch), tasks, run.workers)
+        part.name: pairs
+        for (part, _), pairs in run_tasks(
+            functools.partial(_search_part, scratch), tasks, run.workers, "split: similar documents"
+        )
     }
     columns = list(zip(*(found[part.name] for part in parts), strict=True))
     owners, holders, documents, places = (np.concatenate(column) for column in columns)
