@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from corpus.report.scores import (
 )
 from corpus.report.tally import tally
 from corpus.report.topics import topic_tables
-from corpus.stage import Metrics, Run, link, write_plot
+from corpus.stage import Metrics, Run, link, write_json, write_plot
 
 READS = ()
 VERSION = 1
@@ -81,6 +82,7 @@ def run(run: Run) -> Metrics:
     steps = [{"stage": f"{number} {s.stage}", "documents": s.left} for number, s in enumerate(funnel(metrics), 1)]
     write_plot(run, "funnel", pl.DataFrame(steps))
     build_index(run, data)
+    write_json((run.reports or run.output) / "summary.json", summary_of(metrics, rows))
     page = render(
         context(data, reports, metrics, rows, run.params, run.output / "index")
         | {"comparison": since_last_commit(run, project), "revision": code_revision(run, project)}
@@ -89,6 +91,32 @@ def run(run: Run) -> Metrics:
     if run.reports:
         _publish(run.output / "index.html", run.reports / "index.html")
     return {"rows": rows, "dropped_by_reason": {drop.reason: drop.documents for drop in drops(metrics)}}
+
+
+def summary_of(metrics: Mapping[str, Metrics], rows: Mapping[str, int]) -> Metrics:
+    """The few figures by which experiments are compared; those that there are.
+
+    documents (kept, dropped); tokens to train on; bits_per_byte of the adapter by set. Over the pinned sets, which no
+    parameter changes, the mean of: gain_over_control, bits per byte that the adapter needs fewer than the control on
+    the domain's; forgetting, those that it needs more than the base on general text.
+    """
+    sets = {name: one for name, one in metrics.get("evaluate", {}).get("sets", {}).items() if "adapted" in one}
+    bits = {name: one["adapted"]["bits_per_byte"] for name, one in sets.items()}
+    general = [name for name in sets if name.startswith("pinned-general")]
+    domain = [name for name in sets if name.startswith("pinned-") and name not in general and "control" in sets[name]]
+    found: Metrics = {
+        "documents": {name: rows[name] for name in ("kept", "dropped")},
+        "tokens": metrics.get("pack", {}).get("train", {}).get("tokens"),
+        "bits_per_byte": bits,
+        "gain_over_control": mean_of([sets[name]["control"]["bits_per_byte"] - bits[name] for name in domain]),
+        "forgetting": mean_of([bits[name] - sets[name]["base"]["bits_per_byte"] for name in general]),
+    }
+    return {name: value for name, value in found.items() if value not in (None, {})}
+
+
+def mean_of(values: Sequence[float]) -> float | None:
+    """The mean, None of nothing."""
+    return sum(values) / len(values) if values else None
 
 
 def write_comparison(run: Run, name: str, revision: str | None, before: Read, target: Path) -> str:
