@@ -21,7 +21,7 @@ from corpus.report.index import Outdated, find_id, key_of_id, read_row
 from corpus.report.tally import MEASURING
 
 TEXT_CHARS = 1_500  # of a document at most, and fewer where many are shown:
-TEXT_BYTES = 2_000_000  # of all texts, about
+TEXT_BYTES = 1_200_000  # of all texts, about; those of duplicates, and what cleaning changed, come to as much each
 MARGIN = 100  # characters read beyond that, so that no number is cut in two before it is masked
 LINE_CHARS = 160  # of a line in what cleaning changed
 STRETCHES = 24  # of such lines, each of so many at most:
@@ -119,7 +119,7 @@ def document_samples(
             and row["file"].rpartition("/")[2].startswith("part-")
             and row["stage"] != "augment"
         ):
-            cleaning = _cleaning(data, index, row["id"], mask)
+            cleaning = _cleaning(data, index, row["id"], mask, characters)
             sample = dataclasses.replace(sample, cleaning=cleaning)
         samples.append(sample)
     return samples
@@ -243,7 +243,7 @@ def _excerpt(row: Mapping[str, Any], mask: bool, characters: int) -> Excerpt:
     return Excerpt(title or None, (text or "")[:characters], max(row["text_length"] - characters, 0))
 
 
-def _cleaning(data: Path, index: Path, identity: str, mask: bool) -> list[Change]:
+def _cleaning(data: Path, index: Path, identity: str, mask: bool, characters: int) -> list[Change]:
     """What cleaning changed in a document, a few lines of each stretch."""
     try:
         places = find_id(data, identity, index).get(key_of_id(identity), [])
@@ -261,8 +261,14 @@ def _cleaning(data: Path, index: Path, identity: str, mask: bool) -> list[Change
     found = changes(mask_personal_data(before)[0] if mask else before, str(rows["clean"]["text"]), STRETCH_LINES)
     if all(change.kind == "same" for change in found):
         return []
-    short = [dataclasses.replace(c, lines=[line[:LINE_CHARS] for line in c.lines]) for c in found[:STRETCHES]]
-    left = sum(len(change.lines) + change.skipped for change in found[STRETCHES:])
+    short: list[Change] = []
+    for change in found[:STRETCHES]:
+        lines = [line[:LINE_CHARS] for line in change.lines]
+        characters -= sum(map(len, lines))
+        if characters < 0 and short:
+            break
+        short.append(dataclasses.replace(change, lines=lines))
+    left = sum(len(change.lines) + change.skipped for change in found[len(short) :])
     return [*short, Change("same", [], left)] if left else short
 
 

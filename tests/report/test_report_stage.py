@@ -195,6 +195,13 @@ def test_what_is_not_made_yet_is_left_out_with_the_command_that_makes_it(tmp_pat
     assert ("dvc repro perplexity report" in page) == (stages >= HALF.index("perplexity") + 1)
 
 
+def test_a_large_corpus_with_many_samples_stays_under_5_megabytes(tmp_path: Path) -> None:
+    folder = build(tmp_path / "project", documents=3_000)
+    page, _ = report(folder, Params.model_validate({"report": {"samples_per_reason": 300}}))
+    assert len(browsed(page)["documents"]) > 1_000
+    assert len(page.encode()) < 5_000_000
+
+
 def test_without_any_stage_it_says_what_to_run(tmp_path: Path) -> None:
     (tmp_path / "reports").mkdir()
     with pytest.raises(UserError, match=r"reports/scrape\.json does not exist: run `dvc repro scrape`"):
