@@ -101,7 +101,7 @@ def compare(name: str, revision: str | None, before: Read, now: Read) -> Compari
         revision,
         _params(before("params.yaml"), now("params.yaml")),
         _figures({s.stage: s.left for s in funnel(old)}, {s.stage: s.left for s in funnel(new)}),
-        [figure for figure in _figures(_dropped(old), _dropped(new)) if figure.before != figure.now],
+        [figure for figure in _figures(_dropped(old), _dropped(new), 0) if figure.before != figure.now],
         scores,
         refused,
         one_sided,
@@ -117,9 +117,9 @@ def _dropped(reports: Mapping[str, Any]) -> dict[str, int]:
     return {drop.reason: drop.documents for drop in drops(reports)}
 
 
-def _figures(before: Mapping[str, float], now: Mapping[str, float]) -> list[Figure]:
-    """Figures by name, in the order of now."""
-    return [Figure(name, before.get(name), now.get(name)) for name in dict.fromkeys([*now, *before])]
+def _figures(before: Mapping[str, float], now: Mapping[str, float], absent: float | None = None) -> list[Figure]:
+    """Figures by name, in the order of now; `absent` where one has none of a name."""
+    return [Figure(name, before.get(name, absent), now.get(name, absent)) for name in dict.fromkeys([*now, *before])]
 
 
 def _params(before: str | None, now: str | None) -> list[tuple[str, str, str]]:
@@ -138,8 +138,10 @@ def flattened(tree: Any, prefix: str = "") -> dict[str, str]:
         items = [(str(key), value) for key, value in tree.items() if not (prefix and key == "name")]
     elif isinstance(tree, list) and tree and all(isinstance(item, Mapping) for item in tree):
         items = [(str(item.get("name", number)), item) for number, item in enumerate(tree)]
+    elif isinstance(tree, Mapping):
+        return {}
     else:
-        return {prefix: json.dumps(tree, ensure_ascii=False) if isinstance(tree, list | dict) else str(tree)}
+        return {prefix: json.dumps(tree, ensure_ascii=False) if isinstance(tree, list) else str(tree)}
     found: dict[str, str] = {}
     for key, value in items:
         found |= flattened(value, f"{prefix}.{key}" if prefix else key)

@@ -79,7 +79,7 @@ def change(figure: Figure) -> str:
     """
     if figure.before is None or figure.now is None:
         return "–"
-    return f"{figure.now - figure.before:+,.0f}" if figure.now != figure.before else "0"
+    return f"{figure.now - figure.before:+,.0f}".replace("-", "−") if figure.now != figure.before else "0"
 
 
 def by_set(scores: Sequence[Score]) -> list[tuple[tuple[str, str], dict[str, Score]]]:

@@ -46,7 +46,7 @@ VERSION = 1
 
 SECTIONS = (  # of the page: template, and title in English and Chinese
     ("top", "Verdict", "结论"),
-    ("changes", "Since the last run", "与上次运行相比"),
+    ("changes", "What changed", "变化"),
     ("scores", "Scores", "评估得分"),
     ("funnel", "Funnel", "漏斗"),
     ("drops", "Drops by reason", "丢弃原因"),
@@ -96,7 +96,7 @@ def run(run: Run) -> Metrics:
 def summary_of(metrics: Mapping[str, Metrics], rows: Mapping[str, int]) -> Metrics:
     """The few figures by which experiments are compared; those that there are.
 
-    documents (kept, dropped); tokens to train on; bits_per_byte of the adapter by set. Over the pinned sets, which no
+    documents (kept, dropped); tokens to train on; bpb, the adapter's bits per byte by set. Over the pinned sets, which no
     parameter changes, the mean of: gain_over_control, bits per byte that the adapter needs fewer than the control on
     the domain's; forgetting, those that it needs more than the base on general text.
     """
@@ -107,7 +107,7 @@ def summary_of(metrics: Mapping[str, Metrics], rows: Mapping[str, int]) -> Metri
     found: Metrics = {
         "documents": {name: rows[name] for name in ("kept", "dropped")},
         "tokens": metrics.get("pack", {}).get("train", {}).get("tokens"),
-        "bits_per_byte": bits,
+        "bpb": bits,
         "gain_over_control": mean_of([sets[name]["control"]["bits_per_byte"] - bits[name] for name in domain]),
         "forgetting": mean_of([bits[name] - sets[name]["base"]["bits_per_byte"] for name in general]),
     }

@@ -190,3 +190,25 @@ def test_as_json_there_is_an_object_on_each_line(corpus: Path, capsys: pytest.Ca
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(objects) == 3
     assert all(len(one["id"]) == len(document_id("x")) and one["steps"] for one in objects)
+
+
+def test_the_other_questions_on_the_command_line(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(corpus)
+    assert main(["sample", "--dropped", "--reason", "dedup", "-n", "1", "--json"]) == 0
+    (drawn,) = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert drawn["reasons"][0].startswith("dedup.")
+    assert main(["sample", "--near", "-n", "2"]) == 0
+    assert capsys.readouterr().out.count("filter dropped") == 2
+    assert main(["stats", "data/clean", "--json"]) == 0
+    (counted,) = json.loads(capsys.readouterr().out)
+    assert counted
+    assert main(["diff", ".", "workspace"]) == 0
+    assert "the same" in capsys.readouterr().out
+    for words in (["sample", "-n", "0"], ["sample", "--kept", "--dropped"], ["stats", "nowhere"], ["diff", "nowhere"]):
+        try:
+            assert main(words) == 2
+        except SystemExit as refused:  # argparse's own refusals
+            assert refused.code == 2
+        assert "error: " in capsys.readouterr().err

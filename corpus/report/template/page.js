@@ -69,7 +69,7 @@
   }
 
   const figure = (value) => Number(value.toPrecision(3)).toLocaleString("en", { maximumFractionDigits: 6 });
-  const signed = (value) => (value > 0 ? "+" : "") + value.toFixed(1);
+  const signed = (value) => (value > 0 ? "+" : "") + (Math.abs(value) < 1 ? value.toPrecision(2) : value.toFixed(1));
 
   function failureLine(failure) {
     const reason = reasons[failure.reason];
