@@ -169,10 +169,12 @@ _DIFFERS = pl.col("before").ne_missing(pl.col("after"))
 
 
 def moved_decisions(decisions: pl.DataFrame) -> pl.DataFrame:
-    """The rows of `Difference.decisions` in which something changed; those where it was the text alone last."""
+    """The rows of `Difference.decisions` in which something changed: first those that are newly kept or no longer, then
+    those with another reason, then those where it was the text alone."""
     size = pl.when(_DIFFERS).then("documents").otherwise("changed")
     moved = decisions.filter(_DIFFERS | (pl.col("changed") > 0))
-    return moved.sort(_DIFFERS, size, descending=True, maintain_order=True)
+    kept_changed = pl.col("before").eq_missing("kept") != pl.col("after").eq_missing("kept")
+    return moved.sort(kept_changed, _DIFFERS, size, descending=True, maintain_order=True)
 
 
 def find_examples(

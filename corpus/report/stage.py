@@ -96,9 +96,9 @@ def run(run: Run) -> Metrics:
 def summary_of(metrics: Mapping[str, Metrics], rows: Mapping[str, int]) -> Metrics:
     """The few figures by which experiments are compared; those that there are.
 
-    documents (kept, dropped); tokens to train on; bpb, the adapter's bits per byte by set. Over the pinned sets, which no
-    parameter changes, the mean of: gain_over_control, bits per byte that the adapter needs fewer than the control on
-    the domain's; forgetting, those that it needs more than the base on general text.
+    documents (kept, dropped); tokens to train on; bpb, the adapter's bits per byte by set. Over the pinned sets, which
+    no parameter changes, the mean of: gain_over_control, bits per byte that the adapter needs fewer than the control
+    on the domain's; forgetting, those that it needs more than the base on general text.
     """
     sets = {name: one for name, one in metrics.get("evaluate", {}).get("sets", {}).items() if "adapted" in one}
     bits = {name: one["adapted"]["bits_per_byte"] for name, one in sets.items()}
