@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -17,11 +18,23 @@ class Answers:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._write_ahead()
         self._connection.execute("PRAGMA secure_delete = ON")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, document TEXT, answer TEXT) WITHOUT ROWID"
         )
+
+    def _write_ahead(self) -> None:
+        """Switch the file to write-ahead logging. SQLite does not wait by itself where others open it just now."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def get(self, key: bytes) -> str | None:
         """The answer to a key, if there is one."""

@@ -42,6 +42,7 @@ def render(context: Mapping[str, Any]) -> str:
         "printable": printable,
         "in_chinese": explain_in_chinese,
         "change": change,
+        "score": score,
         "by_set": by_set,
     }
     style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("style.css", "page.js"))
@@ -54,8 +55,8 @@ def render(context: Mapping[str, Any]) -> str:
 def embedded(value: Any) -> str:
     """JSON that cannot leave the script element it stands in, with unprintable signs made visible.
 
-    >>> embedded({"text": "</script><script>alert(1)</script>"})
-    '{"text":"\\u003c/script\\u003e\\u003cscript\\u003ealert(1)\\u003c/script\\u003e"}'
+    >>> embedded({"text": "</script>"}) == '{"text":"' + chr(92) + 'u003c/script' + chr(92) + 'u003e"}'
+    True
     """
     written = json.dumps(_printable_within(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return re.sub("[<>&\u2028\u2029]", lambda sign: f"\\u{ord(sign[0]):04x}", written)
@@ -110,6 +111,15 @@ def figure(value: float | None) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def score(value: float | None, metric: str) -> str:
+    """A score with as many digits as its differences need: bits per byte with three after the point.
+
+    >>> score(2.95, "bits_per_byte"), score(290.123, "perplexity")
+    ('2.950', '290')
+    """
+    return f"{value:.3f}" if metric == "bits_per_byte" and value is not None else figure(value)
 
 
 def percent(part: float, whole: float) -> str:
