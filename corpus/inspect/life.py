@@ -29,7 +29,7 @@ class Check:
     signal: str
     value: float | None
     side: str  # min or max
-    bound: float
+    bound: float | None
     margin: float | None
     failed: bool
     origin: str
@@ -182,7 +182,7 @@ def _checks(
         signal, _, side = rule.rpartition(".")
         value = signals.get(signal)
         margin = None
-        if value is not None and facts.get("spread"):
+        if value is not None and facts.get("spread") and facts["bound"] is not None:
             margin = (value - facts["bound"]) / facts["spread"]
         found.append(
             Check(signal, value, side, facts["bound"], margin, f"filter.{rule}" in failed, facts["from"], facts["why"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +54,8 @@ def render(context: Mapping[str, Any]) -> str:
 
 
 def embedded(value: Any) -> str:
-    """JSON that cannot leave the script element it stands in, with unprintable signs made visible.
+    """JSON that cannot leave the script element it stands in, with unprintable signs made visible and null for what is
+    no finite number.
 
     >>> embedded({"text": "</script>"}) == '{"text":"' + chr(92) + 'u003c/script' + chr(92) + 'u003e"}'
     True
@@ -65,6 +67,8 @@ def embedded(value: Any) -> str:
 def _printable_within(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {key: _printable_within(item) for key, item in value.items()}
     if isinstance(value, Sequence):

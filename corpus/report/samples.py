@@ -166,7 +166,7 @@ def _kept(
         rules = [
             (rule, ((pl.col(rule.rpartition(".")[0]).cast(pl.Float64) - facts["bound"]) / facts["spread"]).abs())
             for rule, facts in bounds.get(str(lang), {}).items()
-            if facts.get("spread") and rule.rpartition(".")[0] in own.columns
+            if facts.get("spread") and facts["bound"] is not None and rule.rpartition(".")[0] in own.columns
         ]
         if rules:
             distances = pl.concat_list([away.fill_nan(None) for _, away in rules])
@@ -297,4 +297,5 @@ def _sample(row: Mapping[str, Any], mask: bool, others: Mapping[str, Excerpt], c
 def _value(row: Mapping[str, Any], reason: str) -> float | None:
     """The value of the signal that a rule of the filter looked at: `filter.mattr.min` looks at `mattr`."""
     words = reason.split(".")
-    return row.get(words[1]) if len(words) == 3 and words[0] == "filter" else None
+    value = row.get(words[1]) if len(words) == 3 and words[0] == "filter" else None
+    return float(value) if isinstance(value, int | float) else None
