@@ -95,6 +95,7 @@ def test_what_is_there_already_stays(here: Path) -> None:
         ("empty", r"empty holds no \.html"),
         ("none/*.txt", r"none/\*\.txt matches no file"),
         ("ftp://example.org/", "is no web address"),
+        ("s3://bucket/rows.jsonl", "is no web address; name what lies on object storage in params.yaml"),
         ("docs/*.html", "name docs"),
     ],
 )

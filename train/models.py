@@ -5,6 +5,7 @@ Torch and transformers take seconds to import, so everything here imports them w
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -31,6 +32,8 @@ def prepare_torch(threads: int, seed: int) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", module=r"(peft|transformers|torch|bitsandbytes)\b")
+    # It asks a hub for a kernel, which it can do without, and says so each time.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def load_model(
@@ -147,8 +150,6 @@ def first_line(error: BaseException) -> str:
 
 
 def _quantization_config(method: str, dtype: Any) -> Any:
-    import logging
-
     from transformers import BitsAndBytesConfig
 
     # It says for each layer and step that fp32 is cast.

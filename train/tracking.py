@@ -31,10 +31,17 @@ def watchers(settings: Finetune, reports: Path, checkpoints: Path, name: str) ->
 
 
 def write_live(folder: Path, log: Iterable[Mapping[str, float]]) -> None:
-    """Write a log's plots and metrics.json, without times: of the same log the same bytes."""
-    from dvclive.live import Live
+    """Write a log's plots and metrics.json, without times: of the same log the same bytes.
 
-    live = Live(str(folder), save_dvc_exp=False, dvcyaml=None)
+    Nothing in a git repository without a commit, whose revision dvclive asks for.
+    """
+    from dvclive.live import Live
+    from scmrepo.exceptions import SCMError
+
+    try:
+        live = Live(str(folder), save_dvc_exp=False, dvcyaml=None)
+    except SCMError:
+        return
     for event in log:
         live.step = int(event["step"])
         for key, name in KINDS.items():

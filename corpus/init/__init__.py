@@ -77,7 +77,10 @@ def gathered(sources: Sequence[str]) -> list[str]:
 
 def describe(source: str, folder: Path) -> list[dict[str, Any]]:
     """The entries of `sources:` for what was named. Paths are as seen from the project's folder."""
-    if re.match(r"[a-z]+://", source):
+    scheme, found, _ = source.partition("://")
+    if found and scheme.lower() not in ("http", "https"):
+        raise UserError(f"{source} is no web address; name what lies on object storage in params.yaml: docs/sources.md")
+    if found:
         return [describe_site(source)]
     path = Path(source)
     if "*" in source:

@@ -151,6 +151,11 @@ class Fetcher:
         self.stack.close()
 
     async def _close(self) -> None:
+        """Cancel what is under way, then close what it went over."""
+        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         for session in self.sessions.values():
             await session.close()
 

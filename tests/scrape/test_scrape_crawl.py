@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import shutil
 import time
@@ -162,6 +163,17 @@ def test_a_stopped_crawl_goes_on_where_it_was(site: Site, tmp_path: Path) -> Non
     rows = list(crawl(source(site.base), Scrape(), tmp_path))
     assert rows[:3] == started
     assert site.asked.count("/a.html") == 1
+
+
+def test_a_crawl_that_nobody_goes_on_with_ends_in_silence(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with --limit: what is under way is cancelled before what it goes over is closed."""
+    rows = crawl(source(site.base, connections=8), ONCE, tmp_path)
+    next(rows), next(rows)
+    rows.close()  # type: ignore[attr-defined]
+    gc.collect()
+    assert caplog.text == ""
 
 
 def test_max_pages_says_what_was_left(site: Site, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 import torch
 import transformers
+from conftest import command
 from datasets import Dataset, load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from train.adapter import attach_adapter, typed
 from train.finetune import Task, _tasks, rows_at_once
 from train.models import load_finetuned, load_model, prepare_torch
 from train.rows import COLUMNS, collate, draw_rows
+from train.tracking import write_live
 from train.trainer import LabelTrainer
 
 
@@ -168,6 +170,17 @@ def test_each_row_comes_before_any_comes_again(sizes: list[int], total: int, see
             assert len(own) == int(0.33 * total)
         for start in range(0, len(own), size):
             assert len(set(own[start : start + size].tolist())) == len(own[start : start + size])
+
+
+def test_in_a_git_repository_without_a_commit_dvclive_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"]):
+        command(tmp_path, *words)
+    write_live(tmp_path / "live", [{"step": 1, "loss": 2.0}])
+    assert not (tmp_path / "live").exists()
+    command(tmp_path, "git", "commit", "--quiet", "--message", "first")
+    write_live(tmp_path / "live", [{"step": 1, "loss": 2.0}])
+    assert json.loads((tmp_path / "live" / "metrics.json").read_text())["train"] == {"loss": 2.0}
 
 
 def test_the_rows_trained_on_are_named(project: Path):
