@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from corpus.report.charts import log_ticks, place, ticks
-from corpus.report.tally import scale_of
+from corpus.report.tally import Scale, scale_of
 
 MIN_BARS, MAX_BARS = 12, 40
 ENOUGH = 10  # documents of a language; a histogram of fewer says nothing
@@ -48,12 +48,16 @@ class Histogram:
 
 
 def histograms(
-    signals: pl.DataFrame, always: Sequence[str], bounds: Mapping[str, Mapping[str, Any]]
+    signals: pl.DataFrame,
+    always: Sequence[str],
+    bounds: Mapping[str, Mapping[str, Any]],
+    scales: Mapping[str, Scale] | None = None,
 ) -> dict[str, list[Histogram]]:
-    """Per language, a histogram of each signal that the filter bounded in it, and of those `always` to be drawn.
-    A language of fewer than ENOUGH documents has none.
+    """Per language, a histogram of each signal: first of those `always` of interest, then of those that the filter
+    bounded in it, then of the others. A language of fewer than ENOUGH documents has none.
 
-    `signals` as in Tally; `bounds` as in reports/filter.json: language -> `<signal>.<min|max>` -> {bound, ...}.
+    `signals` as in Tally; `bounds` as in reports/filter.json: language -> `<signal>.<min|max>` -> {bound, ...};
+    `scales` are those in which the signals were counted.
     """
     found: dict[str, list[Histogram]] = {}
     everything = {(lang, signal): counts for (lang, signal), counts in signals.group_by("lang", "signal")}
@@ -61,17 +65,21 @@ def histograms(
         limits: dict[str, list[tuple[str, float]]] = {signal: [] for signal in always}
         for rule, facts in bounds.get(lang, {}).items():
             signal, _, side = rule.rpartition(".")
-            limits.setdefault(signal, []).append((side, facts["bound"]))
+            if facts["bound"] is not None:
+                limits.setdefault(signal, []).append((side, facts["bound"]))
+        for signal in sorted(str(signal) for tag, signal in everything if tag == lang):
+            limits.setdefault(signal, [])
         found[lang] = [
-            _histogram(lang, signal, everything[lang, signal], drawn)
+            _histogram(lang, signal, (scales or {}).get(signal) or scale_of(signal), everything[lang, signal], drawn)
             for signal, drawn in limits.items()
             if (lang, signal) in everything and everything[lang, signal]["documents"].sum() >= ENOUGH
         ]
     return found
 
 
-def _histogram(lang: str, signal: str, counts: pl.DataFrame, drawn: Sequence[tuple[str, float]]) -> Histogram:
-    scale = scale_of(signal)
+def _histogram(
+    lang: str, signal: str, scale: Scale, counts: pl.DataFrame, drawn: Sequence[tuple[str, float]]
+) -> Histogram:
     kept, dropped = [0] * scale.bins, [0] * scale.bins
     for state, number, here in counts.select("state", "bin", "documents").iter_rows():
         (kept if state == "kept" else dropped)[number] += here

@@ -37,7 +37,7 @@ from corpus.report.scores import (
     loss_chart,
     set_scores,
 )
-from corpus.report.tally import tally
+from corpus.report.tally import measured_scales, tally
 from corpus.report.topics import topic_tables
 from corpus.stage import Metrics, Run, link, write_json, write_plot
 
@@ -167,9 +167,8 @@ def context(
     """All that the page shows but for the comparison, by the names that the templates use; None for what no stage has
     made yet. `index` is that of data/."""
     bounds = metrics.get("filter", {}).get("bounds", {})
-    named = [key.rpartition(".")[0] for own in bounds.values() for key in own]
-    signals = list(dict.fromkeys([*SIGNALS, *named]))
-    counts = tally(data, metrics.keys(), signals, bounds)
+    scales = measured_scales(data, metrics.keys())
+    counts = tally(data, metrics.keys(), scales, bounds)
     sets = set_scores(metrics["evaluate"]["sets"]) if "evaluate" in metrics else []
     losing = [stage for stage in DECIDING if metrics.get(stage, {}).get("rows", {}).get("dropped")]
     mask, seed = params.clean.pii != "off", params.report.seed
@@ -196,7 +195,8 @@ def context(
         "lengths": length_mix(counts),
         "years": year_mix(counts),
         "groups": counts.groups.to_dicts(),
-        "histograms": histograms(counts.signals, SIGNALS, bounds),
+        "histograms": histograms(counts.signals, SIGNALS, bounds, scales),
+        "always": SIGNALS,
         "loss": loss_chart(reports / "plots" / "loss.csv"),
         "generated": generated_samples(data / "evaluate" / "samples.jsonl"),
         "topics": topics,

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from corpus.documents import aligned_batches, list_parts
+from corpus.documents import aligned_batches, list_parts, open_part
 
 MEASURING = ("measure", "perplexity")  # stages whose annotations are signals
 DECIDING = ("dedup", "filter")  # stages whose annotations have `kept`, read here as `<stage>_kept`
@@ -70,15 +70,33 @@ class Scale:
         return (share * self.bins + 1e-9).floor().clip(0, self.bins - 1).cast(pl.Int32)
 
 
-def scale_of(signal: str) -> Scale:
-    """Counts and perplexities on a logarithmic scale, rates from 0 to 1, the rest from -10 to 10."""
+def scale_of(signal: str, low: float = -10, high: float = 10) -> Scale:
+    """Counts and perplexities on a logarithmic scale, rates from 0 to 1, the rest from `low` to `high`."""
     if signal.startswith(("n_", "ppl")) or signal.endswith("tokens"):
         return Scale(True, 1, 1e8, 800)
     if signal.endswith(("_ratio", "_rate", "ttr")):
         return Scale(False, 0, 1, 1000)
     if signal == "mean_word_length":
         return Scale(False, 0, 50, 1000)
-    return Scale(False, -10, 10, 1000)
+    return Scale(False, low, high if high > low else low + 1, 1000)
+
+
+def measured_scales(data: Path, stages: Collection[str]) -> dict[str, Scale]:
+    """The scale of every signal that the named stages measured, from the statistics of their files alone."""
+    ranges: dict[str, tuple[float, float]] = {}
+    for stage in MEASURING:
+        for part in list_parts(data / stage) if stage in stages else []:
+            metadata = open_part(part).metadata
+            for group in range(metadata.num_row_groups):
+                for column in map(metadata.row_group(group).column, range(metadata.num_columns)):
+                    if column.physical_type not in ("INT32", "INT64", "FLOAT", "DOUBLE"):
+                        continue
+                    known = column.statistics
+                    low, high = (known.min, known.max) if known is not None and known.has_min_max else (-10, 10)
+                    if math.isfinite(low) and math.isfinite(high):
+                        old = ranges.get(column.path_in_schema, (low, high))
+                        ranges[column.path_in_schema] = (min(old[0], low), max(old[1], high))
+    return {name: scale_of(name, *ends) for name, ends in ranges.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,18 +120,24 @@ class Tally:
 
 
 def tally(
-    data: Path, stages: Collection[str], signals: Sequence[str], bounds: Mapping[str, Mapping[str, Any]] | None = None
+    data: Path,
+    stages: Collection[str],
+    scales: Mapping[str, Scale],
+    bounds: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Tally:
     """Count the documents of data/clean and what the named stages annotated them with.
 
-    `bounds` as in reports/filter.json. Signals that no stage measured are left out. Raises StageError where an
+    `scales` are those of the signals to count, `bounds` as in reports/filter.json. Signals that no stage measured are
+    left out. Raises StageError where an
     annotation's rows are not those of the documents, UserError where a part is missing.
     """
     counts: dict[str, list[pl.DataFrame]] = {name: [] for name in KEYS}
     for part in list_parts(data / "clean"):
-        for batch in _batches(data, part, stages, signals):
+        for batch in _batches(data, part, stages, [*scales]):
             counts["groups"].append(_count_groups(batch))
-            counts["signals"].append(_count_bins(batch, [name for name in signals if name in batch.columns]))
+            counts["signals"].append(
+                _count_bins(batch, {name: one for name, one in scales.items() if name in batch.columns})
+            )
             counts["beyond"].append(_count_beyond(batch, bounds or {}))
             counts["lengths"].append(_count_kept(batch, _length_group(batch)))
             counts["years"].append(_count_kept(batch, pl.col("date").str.slice(0, 4)))
@@ -209,14 +233,14 @@ def _count_reasons(batch: pl.DataFrame, reason: pl.Expr) -> pl.DataFrame:
     return counted.group_by("source", "reason").agg(pl.len().cast(pl.Int64).alias("documents"))
 
 
-def _count_bins(batch: pl.DataFrame, signals: Sequence[str]) -> pl.DataFrame:
+def _count_bins(batch: pl.DataFrame, scales: Mapping[str, Scale]) -> pl.DataFrame:
     if "filter_kept" in batch.columns:
         batch = batch.filter(pl.col("filter_kept").is_not_null())
         state = pl.when("filter_kept").then(pl.lit("kept")).otherwise(pl.lit("dropped"))
     else:
         state = pl.lit("kept")
     return (
-        batch.select("lang", state.alias("state"), *(scale_of(name).bin(pl.col(name)).alias(name) for name in signals))
+        batch.select("lang", state.alias("state"), *(one.bin(pl.col(name)).alias(name) for name, one in scales.items()))
         .unpivot(index=["lang", "state"], variable_name="signal", value_name="bin")
         .cast({"bin": pl.Int32})
         .drop_nulls("bin")
