@@ -126,10 +126,10 @@ def write_comparison(run: Run, name: str, revision: str | None, before: Read, ta
     reports.
     """
     reports, now = run.data.parent / "reports", in_folder(run.data.parent)
+    metrics = read_reports(reports)
     comparison = compare(name, revision, before, now)
     if comparison is None:
         raise UserError(f"{name} has no reports/scrape.json: name a revision whose reports/ were committed")
-    metrics = read_reports(reports)
     index = run.data / "report" / "index"
     shown = context(run.data, reports, metrics, check_whole_graph(metrics), run.params, index)
     page = render(shown | {"comparison": comparison, "revision": code_revision(run, run.data.parent)})
