@@ -63,15 +63,16 @@ SECTIONS = (  # of the page: template, and title in English and Chinese
     ("params", "Parameters", "参数"),
 )
 
-# Drawn even where the filter has no bound for them.
+# Drawn first, and in sight even where the filter has no bound for them; the other signals without one are folded away.
 SIGNALS = ("n_chars", "mattr", "noise_ratio", "symbol_ratio", "ppl", "oov_rate")
 
 
 def run(run: Run) -> Metrics:
-    """Write index.html into the output and, within the graph, link it to reports/index.html.
+    """Write index.html and the index of documents into the output, and summary.json beside the metrics.
 
-    --input names another project's folder, which holds data/ and reports/, as `corpus run` writes them. Metrics count
-    over the whole graph. Raises StageError with a table where documents got lost between two stages.
+    Within the graph the page is linked to reports/index.html, and shows what differs from git's last commit. --input
+    names another project's folder, which holds data/ and reports/, as `corpus run` writes them. Metrics count over the
+    whole graph. Raises StageError with a table where documents got lost between two stages.
     """
     project = run.inputs[0] if run.inputs else run.data.parent
     data = project / run.data.name
