@@ -22,6 +22,7 @@ from corpus.report.index import (
     key_of_id,
     read_row,
 )
+from corpus.scrape.urls import normalise_url
 
 _ID = re.compile(r"[0-9a-f]{6,32}")
 
@@ -39,8 +40,8 @@ def lives(data: Path, wanted: str, mask: bool = True) -> Iterator[Life]:
     if not wanted:
         raise UserError("corpus why: name an id, a URL, or some words of a text")
     found = [*_by_id(data, wanted.lower(), mask)] if _ID.fullmatch(wanted.lower()) else []
-    if not found and "://" in wanted:
-        found = [*_by_url(data, wanted, mask)]
+    for url in dict.fromkeys([wanted, normalise_url(wanted) or wanted]) if "://" in wanted else []:
+        found = found or [*_by_url(data, url, mask)]
     yield from found
     if found:
         return

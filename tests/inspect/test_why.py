@@ -137,6 +137,10 @@ def test_a_generated_document_and_its_parent_name_each_other(corpus: Path) -> No
         assert ("generated", row["id"]) in [(other.relation, other.id) for other in parent.relatives]
 
 
+def test_an_address_may_be_spelled_in_other_ways(corpus: Path) -> None:
+    assert life(corpus, "HTTP://rows.example:80/again#top").id == life(corpus, "http://rows.example/again").id
+
+
 def test_words_are_found_across_lines_and_in_any_case(corpus: Path) -> None:
     found = [one.url for one in lives(corpus / "data", "LIGHTHOUSE   keeper\nwrote down")]
     assert set(found) == {
