@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import subprocess
@@ -109,8 +110,13 @@ def compare(name: str, revision: str | None, before: Read, now: Read) -> Compari
 
 
 def _reports(read: Read) -> dict[str, Any]:
-    texts = {stage: read(f"reports/{stage}.json") for stage in (*DECIDING, "evaluate")}
-    return {stage: json.loads(text) for stage, text in texts.items() if text}
+    """The reports that can be read: of an old commit some may be missing, or hold the marks of a merge."""
+    found = {}
+    for stage in (*DECIDING, "evaluate"):
+        with contextlib.suppress(json.JSONDecodeError):
+            if text := read(f"reports/{stage}.json"):
+                found[stage] = json.loads(text)
+    return found
 
 
 def _dropped(reports: Mapping[str, Any]) -> dict[str, int]:
@@ -123,7 +129,10 @@ def _figures(before: Mapping[str, float], now: Mapping[str, float], absent: floa
 
 
 def _params(before: str | None, now: str | None) -> list[tuple[str, str, str]]:
-    old, new = (flattened(yaml.safe_load(text) or {}) if text else {} for text in (before, now))
+    try:
+        old, new = (flattened(yaml.safe_load(text) or {}) if text else {} for text in (before, now))
+    except yaml.YAMLError:
+        return []
     keys = [key for key in dict.fromkeys([*new, *old]) if old.get(key) != new.get(key)]
     return [(key, old.get(key, "–"), new.get(key, "–")) for key in keys if key != "workers"]
 

@@ -21,7 +21,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.documents import list_parts, open_part, part_writer, table_batches, to_arrow
+from corpus.documents import open_part, part_writer, table_batches, to_arrow
 from corpus.errors import UserError
 from corpus.stage import Run, write_json
 
@@ -99,7 +99,7 @@ def indexed_files(data: Path) -> list[Path]:
     for stage in ("scrape", "clean"):
         found += sorted((data / stage).glob("*.parquet"))
     for stage in ("dedup", "augment"):
-        found += list_parts(data / stage) if (data / stage).is_dir() else []
+        found += sorted((data / stage).glob("*.parquet"))
     found += sorted((data / "shard").glob("*/*.parquet"))
     return found + sorted((data / "pack").glob("**/*.arrow"))
 

@@ -93,7 +93,7 @@ def measured_scales(data: Path, stages: Collection[str]) -> dict[str, Scale]:
                         continue
                     known = column.statistics
                     low, high = (known.min, known.max) if known is not None and known.has_min_max else (-10, 10)
-                    if math.isfinite(low) and math.isfinite(high):
+                    if isinstance(low, int | float) and math.isfinite(low) and math.isfinite(high):
                         old = ranges.get(column.path_in_schema, (low, high))
                         ranges[column.path_in_schema] = (min(old[0], low), max(old[1], high))
     return {name: scale_of(name, *ends) for name, ends in ranges.items()}

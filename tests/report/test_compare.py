@@ -75,6 +75,18 @@ def test_scores_on_other_documents_are_refused(project: Path) -> None:
     assert {score.set for score in found.scores} == {"pinned-en", "pinned-zh"}
 
 
+def test_a_commit_with_broken_files_is_compared_as_far_as_it_goes(project: Path) -> None:
+    (project / "reports/dedup.json").write_text("<<<<<<< HEAD\n{}")
+    (project / "params.yaml").write_text("filter: [")
+    command(project, "git", "commit", "--quiet", "--all", "-m", "broken")
+    command(project, "git", "checkout", "--quiet", "HEAD~1", "--", "reports", "params.yaml")
+    found = compare("HEAD", None, in_git(project, "HEAD"), in_folder(project))
+    assert found and found.params == []
+    assert "dedup" in {figure.name for figure in found.left if figure.before is None}
+    (project / "reports/scrape.json").write_text("{")
+    assert compare("HEAD", None, in_git(project, "HEAD"), in_folder(project)) is None
+
+
 def test_a_list_of_sources_is_compared_by_name() -> None:
     before = flattened({"sources": [{"name": "a", "path": "x"}, {"name": "b", "path": "y"}]})
     now = flattened({"sources": [{"name": "new", "path": "z"}, {"name": "a", "path": "x"}, {"name": "b", "path": "y"}]})
