@@ -190,7 +190,7 @@ def _signals(bounds: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _files(data: Path, stage: str) -> list[Path]:
     """Where a stage names what it dropped: files of their own before there are documents, an annotation after."""
-    if stage in ("scrape", "clean"):
+    if stage in ("scrape", "clean", "shard"):
         return sorted((data / stage).glob("dropped-*.parquet"))
     return [file for file in list_parts(data / stage) if {"kept", "reasons"} <= set(pl.read_parquet_schema(file))]
 
@@ -216,6 +216,8 @@ def _rows(data: Path, stage: str, file: Path, ids: pl.Series, characters: int) -
         own = [file] if stage != "clean" else []
         files = [data / "clean" / file.name, *(path for path in annotations if path.is_file()), *own]
     for batch in aligned_batches(files):
+        if "text" not in batch.columns:  # shard names ids and reasons alone
+            batch = batch.with_columns(text=pl.lit(None, pl.String))
         chosen = batch.filter(pl.col("id").is_in(ids.implode()))
         yield from _cut(chosen, characters).iter_rows(named=True)
 

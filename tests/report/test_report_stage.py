@@ -202,6 +202,19 @@ def test_a_large_corpus_with_many_samples_stays_under_5_megabytes(tmp_path: Path
     assert len(page.encode()) < 5_000_000
 
 
+def test_what_shard_left_out_is_shown_with_its_reason(tmp_path: Path) -> None:
+    folder = build(tmp_path / "project", documents=40)
+    metrics = json.loads((folder / "reports/shard.json").read_text())
+    metrics["rows"] |= {"kept": metrics["rows"]["kept"] - 1, "dropped": 1}
+    write_report(folder / "reports", "shard", metrics | {"dropped_by_reason": {"shard.balance": 1}})
+    (folder / "data/shard").mkdir()
+    left_out = {"id": ["left out"], "reason": ["shard.balance"]}
+    pl.DataFrame(left_out).write_parquet(folder / "data/shard/dropped-balance.parquet")
+    page, _ = report(folder)
+    (one,) = [one for one in browsed(page)["documents"] if one["stage"] == "shard"]
+    assert [failure["reason"] for failure in one["failures"]] == ["shard.balance"]
+
+
 def test_without_any_stage_it_says_what_to_run(tmp_path: Path) -> None:
     (tmp_path / "reports").mkdir()
     with pytest.raises(UserError, match=r"reports/scrape\.json does not exist: run `dvc repro scrape`"):
