@@ -62,7 +62,12 @@ def _by_id(data: Path, wanted: str, mask: bool) -> Iterator[Life]:
             for identity, own in sorted(_by_document(data, places, wanted).items()):
                 yield life_of(data, identity, own, mask)
             return
-        except (Outdated, UserError):
+        except Outdated:
+            if scan:
+                raise UserError(
+                    f"{data}: the stages were built from other documents than one another: `dvc repro`"
+                ) from None
+        except UserError:
             if scan:
                 raise
 

@@ -89,7 +89,7 @@ def life_of(data: Path, identity: str, places: Sequence[Place], mask: bool = Tru
     for place, row in own:
         stage = place.file.split("/")[0]
         document = {**document, **{name: value for name, value in row.items() if value is not None}}
-        if stage == "scrape":
+        if stage == "scrape" and "reason" not in row:
             before = before or row
         steps.append(_own_step(stage, place, row))
         if stage == "clean" and "reason" not in row:
@@ -108,11 +108,11 @@ def life_of(data: Path, identity: str, places: Sequence[Place], mask: bool = Tru
     earlier = text_before(before) if before else None
     if mask and earlier:
         earlier = mask_personal_data(earlier)[0]
-    text = after or earlier or document.get("text")
+    text, title = after or earlier or document.get("text"), document.get("title")
     return Life(
         identity,
         document.get("url"),
-        document.get("title"),
+        mask_personal_data(title)[0] if mask and title and not after else title,
         document.get("source"),
         document.get("lang"),
         _verdict(steps, failed),
@@ -259,7 +259,8 @@ def _later_steps(data: Path, places: Sequence[Place]) -> list[Step]:
 def _verdict(steps: Sequence[Step], failed: Sequence[str]) -> str:
     """One sentence: where the document is, or what dropped it."""
     for step in steps:
-        if step.outcome == "dropped":
+        # Another row with the id was refused: this one went on.
+        if step.outcome == "dropped" and not (step.reasons == ["scrape.duplicate_id"] and len(steps) > 1):
             also = f", and {len(step.reasons) - 1} other rules" if len(step.reasons) > 1 else ""
             return f"Dropped by {step.stage}: {step.reasons[0]}{also} ({explain(step.reasons[0])})."
     trained = [step for step in steps if step.stage == "finetune" and step.facts["model"] == "adapted"]
