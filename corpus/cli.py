@@ -19,7 +19,7 @@ from corpus.errors import StageError, UserError
 from corpus.executor import default_workers, die_with_parent
 
 if TYPE_CHECKING:
-    from corpus.params import Params
+    from corpus.params import Params, StageName
     from corpus.stage import Metrics, Run, Stage
 
 STAGES = {  # in the order of the graph: what each is for, and its module
@@ -141,7 +141,7 @@ def run_all_stages(options: argparse.Namespace) -> None:
             output=stage_folder(root / "data", stage),
             data=root / "data",
             reports=root / "reports",
-            workers=options.workers or params.workers or default_workers(),
+            **workers_of(options, params, stage),
             # The limit is for what comes in; later stages work on all that came.
             limit=options.limit if stage == "scrape" else None,
         )
@@ -328,9 +328,29 @@ def stage_run(options: argparse.Namespace, stage: str, params: Params, code: Sta
         inputs=tuple(options.input or (stage_folder(data, name) for name in code.READS)),
         output=options.output or stage_folder(data, stage),
         reports=None if options.output or options.input else Path("reports"),
-        workers=options.workers or params.workers or default_workers(),
+        **workers_of(options, params, stage),
         limit=options.limit,
     )
+
+
+def workers_of(options: argparse.Namespace, params: Params, stage: str) -> dict[str, Any]:
+    """The fields of a run that say who does the work, from `execution`, `workers` and --workers."""
+    from corpus.cluster import Cluster
+
+    wanted, execution = options.workers or params.workers, params.execution
+    if execution.engine == "inline":
+        return {"workers": 1}
+    if execution.engine == "processes":
+        return {"workers": wanted or default_workers()}
+    name = cast("StageName", stage)
+    cluster = Cluster(
+        execution.address,
+        wanted or None,
+        execution.cpus.get(name, 1.0),
+        execution.gpus.get(name, 0.0),
+        execution.memory_mb.get(name),
+    )
+    return {"workers": wanted or default_workers(), "cluster": cluster}
 
 
 def chosen_params(options: argparse.Namespace) -> Params:

@@ -1,4 +1,4 @@
-"""Runs one function over many items: in this process, or in a pool whose killed workers are replaced.
+"""Runs one function over many items: in this process, in a pool whose killed workers are replaced, or on a cluster.
 
 The results are the same whichever runs them; only the order in which they come differs.
 """
@@ -17,23 +17,27 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from corpus.cluster import ONE_THREAD, Cluster, run_on_ray
 from corpus.errors import StageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+Workers = int | Cluster  # processes on this machine, or the tasks of a Ray cluster
 
 RETRIES = 3
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def run_tasks(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int, shown: str = ""
+    function: Callable[[Item], Result], items: Sequence[Item], workers: Workers, shown: str = ""
 ) -> Iterator[tuple[Item, Result]]:
     """Apply a module-level function to each item and yield (item, result) as they finish.
 
-    With one worker or one item everything runs here. When a worker is killed from outside (out of memory, `kill -9`),
-    the items then in flight are tried again one at a time; one that so kills RETRIES workers is named in a StageError.
-    What the function itself raises comes through. `shown` is the name of a progress bar, if there is to be one.
+    With one worker or, without a cluster, one item everything runs here. When a worker is killed from outside (out of
+    memory, `kill -9`), the items then in flight are tried again one at a time; one that so kills RETRIES workers is
+    named in a StageError. What the function itself raises comes through. `shown` is the name of a progress bar, if
+    there is to be one.
     """
     from corpus.progress import progress  # tqdm takes its time, and `--help` needs none
 
@@ -44,8 +48,12 @@ def run_tasks(
 
 
 def _run_tasks(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+    function: Callable[[Item], Result], items: Sequence[Item], workers: Workers
 ) -> Iterator[tuple[Item, Result]]:
+    if isinstance(workers, Cluster):
+        if items:
+            yield from run_on_ray(function, items, workers, RETRIES)
+        return
     if workers <= 1 or len(items) <= 1:
         for item in items:
             yield item, function(item)
@@ -106,9 +114,8 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Workers share the processors between them, so each library in them gets one thread."""
-    names = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
     try:
         yield
     finally:

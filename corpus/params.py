@@ -426,6 +426,29 @@ class Evaluate(Section):
     seed: Seed = 0
 
 
+StageName = Literal[
+    "scrape", "clean", "measure", "perplexity", "dedup", "split", "augment", "shard", "finetune", "evaluate"
+]
+
+
+class Execution(Section):
+    """Who works on a stage's tasks. No result depends on it."""
+
+    engine: Literal["processes", "inline", "ray"] = "processes"
+    address: str | None = None  # of a Ray cluster; null: that of RAY_ADDRESS, or else a private one on this machine
+    # What a task of a stage takes of the cluster.
+    cpus: dict[StageName, Annotated[float, Field(gt=0)]] = {}  # 1 by default
+    gpus: dict[StageName, Annotated[float, Field(ge=0)]] = {}  # none by default
+    memory_mb: dict[StageName, Positive] = {}  # free on a node before a task starts there
+
+    @model_validator(mode="after")
+    def _only_a_cluster_is_asked_for_resources(self) -> Execution:
+        for key in ("address", "cpus", "gpus", "memory_mb"):
+            if getattr(self, key) and self.engine != "ray":
+                raise ValueError(f"{key} is heeded by Ray alone: set engine: ray, or leave it out")
+        return self
+
+
 class Report(Section):
     samples_per_reason: Positive = 5
     seed: Seed = 0
@@ -437,6 +460,7 @@ class Params(Section):
     sources: list[AnySource] = []
     forget: Forget = Forget()
     workers: Annotated[int, Field(ge=0)] = 0
+    execution: Execution = Execution()
     scrape: Scrape = Scrape()
     clean: Clean = Clean()
     measure: Measure = Measure()

@@ -27,9 +27,10 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel
 
+from corpus.cluster import Cluster
 from corpus.documents import aligned_batches, list_parts, open_part, part_writer, to_arrow
 from corpus.errors import StageError, UserError
-from corpus.executor import run_tasks
+from corpus.executor import Workers, run_tasks
 from corpus.params import Params
 from corpus.progress import progress
 
@@ -59,7 +60,13 @@ class Run:
     reports: Path | None = Path("reports")  # None: metrics.json goes into the output
     home: Path = Path(".corpusmill")
     workers: int = 1
+    cluster: Cluster | None = None  # does the tasks in place of this machine's processes
     limit: int | None = None
+
+    @property
+    def crew(self) -> Workers:
+        """Who does the stage's tasks."""
+        return self.cluster or self.workers
 
     def folder(self, stage: str) -> Path:
         """The folder in which another stage left its output."""
@@ -254,7 +261,7 @@ def map_parts(
     todo = [(part, entry) for part, entry in entries.items() if not entry.exists()]
     work = functools.partial(_fill_entry, function)
     with progress(total=len(parts), initial=len(parts) - len(todo), desc=run.stage, unit="part") as bar:
-        for _ in run_tasks(work, todo, run.workers):
+        for _ in run_tasks(work, todo, run.crew):
             bar.update()
     for entry in entries.values():
         for path in sorted(entry.iterdir()):

@@ -27,7 +27,7 @@ from corpus.progress import progress
 from corpus.stage import Metrics, Run, count_rows
 from train import scores
 from train.encode import Template, UnfitError, pack_tokenizer, plain_ids, read_templates, render, template_of
-from train.models import device, load_finetuned, load_model, precision_of, prepare_torch, share_cores
+from train.models import device, load_finetuned, load_model, precision_of, prepare_torch, share_work
 from train.ratings import write_sheet
 from train.scores import Example
 from train.shards import Document, Tally, read_shard
@@ -78,10 +78,10 @@ def run(run: Run) -> Metrics:
     if not tasks:
         missing = "is no folder of an adapter" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {missing}: run `train finetune`, or name an adapter's folder with --input")
-    at_once, threads = share_cores(base, len(tasks) + 1, run.workers)
+    crew, threads = share_work(run, len(tasks) + 1)
     report = folder / "metrics.json" if run.inputs else run.data.parent / "reports" / "finetune.json"
     work = functools.partial(score_model, base, trained_method(report, params), sets, params, threads)
-    found = {name: result for (name, _), result in run_tasks(work, [*tasks, ("base", None)], at_once)}
+    found = {name: result for (name, _), result in run_tasks(work, [*tasks, ("base", None)], crew)}
     models = {name: found[name] for name in MODELS if name in found}
     by_set: Metrics = {}
     samples = []

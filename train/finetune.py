@@ -21,13 +21,13 @@ import numpy.typing as npt
 import polars as pl
 
 from corpus.errors import StageError, UserError
-from corpus.executor import run_tasks
+from corpus.executor import Workers, run_tasks
 from corpus.params import Base, Finetune
 from corpus.stage import Metrics, Run, count_rows, file_digest, link, write_json, write_plot
 from train import checkpoints
 from train.adapter import attach_adapter
 from train.lineage import name_of, refuse_made_for_another, refuse_other_name, write_made_for
-from train.models import device, load_model, load_tokenizer, precision_of, prepare_torch, share_cores
+from train.models import device, load_model, load_tokenizer, precision_of, prepare_torch, share_work
 from train.rows import draw_rows, load_pack
 
 READS = ()
@@ -76,9 +76,9 @@ def run(run: Run) -> Metrics:
     --input names another folder of packs. What was trained last stays in the store, so that the same again is a copy.
     Under torchrun the first process runs this, and the others `follow`.
     """
-    tasks, at_once = _tasks(run)
+    tasks, crew = _tasks(run)
     with checkpoints.held(tasks[0].folder.parent, run.home / "locks"):
-        results = {task.name: result for task, result in run_tasks(train_adapter, tasks, at_once)}
+        results = {task.name: result for task, result in run_tasks(train_adapter, tasks, crew)}
         for task in tasks:
             target = run.output if task.name == "adapted" else run.output / task.name
             finished = task.folder / "finished" / "model"
@@ -103,8 +103,8 @@ def follow(run: Run) -> None:
         train_adapter(task)
 
 
-def _tasks(run: Run) -> tuple[list[Task], int]:
-    """The models to train, and how many at once. Raises UserError for options that would not be heeded."""
+def _tasks(run: Run) -> tuple[list[Task], Workers]:
+    """The models to train, and who trains them. Raises UserError for options that would not be heeded."""
     settings, base = run.params.finetune, run.params.base
     if run.limit:
         raise UserError("--limit: finetune.tokens says how much is trained on; leave it out")
@@ -115,10 +115,10 @@ def _tasks(run: Run) -> tuple[list[Task], int]:
     refuse_made_for_another(pack, run.folder("base"), "tokenizer", "train pack")
     names = [name for name in PACKS if name == "adapted" or (pack / PACKS[name]).is_dir()]
     folder = run.home / "checkpoints" / _key(pack, run.folder("base"), _known_as(base), settings)
-    at_once, threads = share_cores(run.folder("base"), len(names), run.workers)
+    crew, threads = share_work(run, len(names))
     if world() > 1:
-        at_once, threads = 1, max(1, run.workers // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    return [Task(name, run, pack, folder / name, threads) for name in names], at_once
+        crew, threads = 1, max(1, run.workers // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return [Task(name, run, pack, folder / name, threads) for name in names], crew
 
 
 def _known_as(base: Base) -> dict[str, str | None]:

@@ -5,6 +5,7 @@ Torch and transformers take seconds to import, so everything here imports them w
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import warnings
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from corpus.errors import UserError
+from corpus.executor import Workers
+from corpus.stage import Run
 from train.lineage import refuse_made_for_another
 
 IGNORED = -100  # the label that no loss counts
@@ -189,12 +192,15 @@ def _this_device() -> str | int:
     return torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
 
 
-def share_cores(folder: Path, models: int, workers: int) -> tuple[int, int]:
-    """How many of `models` models in a folder's size to run at once, and with how many threads each.
+def share_work(run: Run, models: int) -> tuple[Workers, int]:
+    """Who runs models of the base's size, and with how many threads each.
 
-    Small ones run side by side with a thread each; large ones one after another with all threads.
+    Small ones run side by side with a thread each; large ones one after another with all threads. On a cluster each is
+    a task with the processors and GPUs that `execution` gives the stage.
     """
-    bytes_per_parameter = 4
+    if run.cluster:
+        return dataclasses.replace(run.cluster, workers=models), max(1, int(run.cluster.cpus))
+    folder, workers, bytes_per_parameter = run.folder("base"), run.workers, 4
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if size <= SMALL_PARAMETERS * bytes_per_parameter:
         return min(models, workers), 1

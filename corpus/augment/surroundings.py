@@ -42,7 +42,7 @@ class Surroundings:
 
 def write_surroundings(run: Run, parts: Sequence[Part]) -> Surroundings:
     """Write what generated texts are compared with: texts of all documents, 13-grams of kept and of held-out ones."""
-    found = {part.name: arrays for part, arrays in run_tasks(read_part, parts, run.workers, f"{run.stage}: documents")}
+    found = {part.name: arrays for part, arrays in run_tasks(read_part, parts, run.crew, f"{run.stage}: documents")}
     texts, sketches, sizes, held_out = (
         np.concatenate(each) for each in zip(*(found[p.name] for p in parts), strict=True)
     )

@@ -93,7 +93,7 @@ def read_shingles(run: Run, parts: Sequence[Part], places: Places, folder: Path)
     ]
     sizes = np.empty(len(places), np.int64)
     for (_, path, _), found in run_tasks(
-        functools.partial(_shingle_rows, run.params.dedup.ngram), tasks, run.workers, "dedup: comparing"
+        functools.partial(_shingle_rows, run.params.dedup.ngram), tasks, run.crew, "dedup: comparing"
     ):
         start = bounds[int(path.name.removeprefix("shingles-"))]
         sizes[order[start : start + len(found)]] = found

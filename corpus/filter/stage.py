@@ -38,7 +38,7 @@ def run(run: Run) -> Metrics:
     key = json.dumps({language: [vars(limit) for limit in own] for language, own in limits.items()})
     work = functools.partial(_decide_part, judged.values, first_rows(parts), limits)
     # In this process: Polars uses all processors, and handing the signals to others takes longer than to judge them.
-    by_part = map_parts(dataclasses.replace(run, workers=1), parts, work, VERSION, key)
+    by_part = map_parts(dataclasses.replace(run, workers=1, cluster=None), parts, work, VERSION, key)
     counts: Metrics = functools.reduce(add_metrics, by_part, {})
     return {**counts, "bounds": bounds}
 

@@ -30,7 +30,7 @@ from corpus.documents import (
     write_table,
 )
 from corpus.errors import StageError, UserError
-from corpus.executor import run_tasks
+from corpus.executor import Workers, run_tasks
 from corpus.params import Forget, Scrape
 from corpus.progress import progress
 from corpus.scrape.buckets import (
@@ -70,9 +70,7 @@ def run(run: Run) -> Metrics:
     sources = sources_of_paths(run.inputs) if run.inputs else list(run.params.sources)
     if not sources:
         raise UserError("sources: there is none: name a site, a folder or a file in params.yaml, or use --input")
-    metrics = gather(
-        sources, run.params.scrape, run.home, run.output, run.limit, run.params.forget, workers=run.workers
-    )
+    metrics = gather(sources, run.params.scrape, run.home, run.output, run.limit, run.params.forget, crew=run.crew)
     if metrics["rows"]["in"] == 0:
         raise UserError(f"sources: no document in {', '.join(s.name for s in sources)}: name files or pages with text")
     return metrics
@@ -85,7 +83,7 @@ def gather(
     output: Path,
     limit: int | None = None,
     forget: Forget | None = None,
-    workers: int = 1,
+    crew: Workers = 1,
 ) -> Metrics:
     """Write the parts of all sources into a folder; an id that an earlier source or row brought is dropped.
 
@@ -107,7 +105,7 @@ def gather(
                 raise UserError(
                     f"sources: {source.name} comes twice with batch {source.batch}: rename one or raise its batch"
                 )
-            segments = _segments(source, scrape, forget, home, work / _name(source), limit, workers)
+            segments = _segments(source, scrape, forget, home, work / _name(source), limit, crew)
             total.append(_write_source(source, segments, scrape, work, output, seen, must_go))
             shutil.rmtree(work / _name(source), ignore_errors=True)
         # All of it: also what killed runs left of files or settings that have changed since.
@@ -133,7 +131,7 @@ class _Segment(NamedTuple):
 
 
 def _segments(
-    source: AnySource, scrape: Scrape, forget: Forget, home: Path, work: Path, limit: int | None, workers: int
+    source: AnySource, scrape: Scrape, forget: Forget, home: Path, work: Path, limit: int | None, crew: Workers
 ) -> list[Path]:
     """The folders of a source's records, in the order in which the source has them."""
     if limit is None and isinstance(source, HfSource):
@@ -143,12 +141,12 @@ def _segments(
         folder = home / "scrape" / _key(source, entries)
         groups = _by_size(entries)
         tasks = [
-            _Segment(source, group, folder / f"{number:06d}", workers <= 1 or len(groups) == 1)
+            _Segment(source, group, folder / f"{number:06d}", crew == 1 or len(groups) == 1)
             for number, group in enumerate(groups)
         ]
         todo = [task for task in tasks if not task.folder.exists()]
         with progress(total=len(tasks), initial=len(tasks) - len(todo), desc=source.name, unit="task") as bar:
-            for _ in run_tasks(_read_segment, todo, workers):
+            for _ in run_tasks(_read_segment, todo, crew):
                 bar.update()
         return [task.folder for task in tasks]
     records: Counter[str] = Counter()

@@ -71,7 +71,7 @@ def run(run: Run) -> Metrics:
     }
     task = functools.partial(finish, params, tokenizer, scratch, run.output)
     total = functools.reduce(
-        add_metrics, (counted for _, counted in run_tasks(task, buckets, run.workers, "shard")), total
+        add_metrics, (counted for _, counted in run_tasks(task, buckets, run.crew, "shard")), total
     )
     for split in SPLITS:
         own = [bucket for bucket in buckets if bucket.split == split]

@@ -110,7 +110,7 @@ def _look_up_grams(
     found = {
         part.name: pairs
         for (part, _), pairs in run_tasks(
-            functools.partial(_search_part, scratch), tasks, run.workers, "split: similar documents"
+            functools.partial(_search_part, scratch), tasks, run.crew, "split: similar documents"
         )
     }
     columns = list(zip(*(found[part.name] for part in parts), strict=True))
