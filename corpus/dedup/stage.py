@@ -15,8 +15,9 @@ import polars as pl
 from corpus.dedup.bands import choose_bands, recall
 from corpus.dedup.index import build_index, read_shingles, read_signatures
 from corpus.dedup.memory import Budget
+from corpus.dedup.partitions import Thresholds, partitioned_star
 from corpus.dedup.ranking import Ranking, check_preference, rank_documents
-from corpus.dedup.star import Star, greedy_star
+from corpus.dedup.star import Indices, ShingleSets, Star, greedy_star
 from corpus.documents import part_writer, to_arrow, write_table
 from corpus.errors import UserError
 from corpus.stage import Metrics, Part, Run, count_rows, side_by_side
@@ -26,6 +27,7 @@ VERSION = 2
 
 EXACT, NEAR = "dedup.exact", "dedup.near"
 EDGES_AT_ONCE = 200_000  # written
+PARTITIONED_FROM = 500_000  # documents to compare: with fewer, starting workers takes longer than it saves
 
 
 def run(run: Run) -> Metrics:
@@ -49,15 +51,16 @@ def run(run: Run) -> Metrics:
         first_ones = ranking.first_copy == np.arange(len(ranking.ids))
         compared = np.flatnonzero(first_ones & ranking.comparable)
         places = ranking.places[compared]
-        star = greedy_star(
-            read_signatures(index, places, params.num_perm, budget),
-            bands,
-            rows,
-            params.threshold,
-            params.edge_threshold,
-            lambda wanted: read_shingles(run, parts, places[wanted], scratch),
-            budget,
-        )
+        signatures = read_signatures(index, places, params.num_perm, budget)
+        thresholds = Thresholds(bands, rows, params.threshold, params.edge_threshold)
+
+        def fetch(wanted: Indices) -> ShingleSets:
+            return read_shingles(run, parts, places[wanted], scratch)
+
+        if run.crew == 1 or len(compared) < PARTITIONED_FROM:
+            star = greedy_star(signatures, *thresholds, fetch, budget)
+        else:
+            star = partitioned_star(signatures, thresholds, fetch, scratch, run.crew, params.memory_mb // run.workers)
 
     decisions = _decide(ranking, compared, star)
     _write_annotation(run.output, parts, ranking, decisions)
@@ -69,7 +72,7 @@ def run(run: Run) -> Metrics:
         "recall_at_threshold": recall(params.threshold, bands, rows),
         "recall_at_edge_threshold": recall(params.edge_threshold, bands, rows),
         "recall": {f"{tenth / 10:.1f}": recall(tenth / 10, bands, rows) for tenth in range(1, 11)},
-        "pairs": {"candidates": star.candidates, "verified": star.verified, "edges": edges},
+        "pairs": {"verified": star.verified, "edges": edges},
     }
 
 

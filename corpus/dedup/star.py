@@ -40,8 +40,8 @@ class Star(NamedTuple):
     left: Indices  # edges, left < right: a kept and a later document whose similarity reaches the edge threshold
     right: Indices
     edge_similarity: npt.NDArray[np.float64]
-    candidates: int  # pairs of a kept and a later document that met in a band
-    verified: int  # of these, compared exactly
+    verified: int  # pairs of a kept and a later document that met in a band and were compared exactly
+    candidates: int = 0  # those that met; not counted where groups are drawn one by one
 
 
 def greedy_star(
@@ -52,14 +52,15 @@ def greedy_star(
     edge_threshold: float,
     fetch: Callable[[Indices], ShingleSets],
     budget: Budget,
+    known: ShingleSets | None = None,
 ) -> Star:
     """Decide over all documents, given their signatures in order of preference.
 
     `fetch` gives the shingle sets of documents by number. Only those of pairs whose signatures do not rule out the
     edge threshold are needed, and which these are depends on what is kept. So the star is drawn with estimates first,
-    which says what to fetch, and drawn again until no estimate was needed. Estimates are low, so that rather too many
-    documents are kept and compared, and twice is nearly always enough. Of several kept documents the most similar one
-    counts, of equally similar ones the preferred.
+    which says what to fetch beyond the `known` ones (one chunk of all), and drawn again until no estimate was needed.
+    Estimates are low, so that rather too many documents are kept and compared, and twice is nearly always enough. Of
+    several kept documents the most similar one counts, of equally similar ones the preferred.
     """
     count, num_perm = signatures.shape
     links = _link_buckets(signatures, bands, rows, budget)
@@ -70,8 +71,11 @@ def greedy_star(
         math.ceil(least_agreement(one, num_perm) * num_perm) for one in (threshold, edge_threshold)
     )
     margin = threshold - least_agreement(threshold, num_perm)  # what an estimate is hardly ever off by
-    sets, used = budget.array((0,), np.uint64), 0
-    starts, sizes = np.zeros(count, np.int64), np.full(count, -1, np.int64)
+    if known:
+        (sets,), starts, sizes = known
+    else:
+        sets, starts, sizes = budget.array((0,), np.uint64), np.zeros(count, np.int64), np.full(count, -1, np.int64)
+    used = len(sets)
     while True:
         *drawn, wanted = _draw(
             signatures,
@@ -104,7 +108,7 @@ def _link_buckets(signatures: Signatures, bands: int, rows: int, budget: Budget)
     """For each band and document the last one before it that has the same values in the band, or -1."""
     count = len(signatures)
     links = budget.array((bands, count), np.int32)
-    _hash_bands(signatures, rows, links)
+    hash_bands(signatures, rows, links)
     slots = 1 << max(1, (2 * count - 1).bit_length())
     table = np.empty((2, slots), np.int32)
     for band in links:  # one at a time
@@ -113,7 +117,7 @@ def _link_buckets(signatures: Signatures, bands: int, rows: int, budget: Budget)
 
 
 @njit(nogil=True, cache=True)
-def _hash_bands(signatures, rows, keys):
+def hash_bands(signatures, rows, keys):
     """A 32-bit hash of each band of each document; that some differing bands share one only adds candidates."""
     count = signatures.shape[0]
     for start in range(0, count, 64):
@@ -205,7 +209,7 @@ def _draw(
                             best, best_similarity = other, similar
                 other = nearest_kept[other, band]
         kept_of[number], similarity[number] = best, best_similarity
-    return kept_of, similarity, left[:edges], right[:edges], edge_similarity[:edges], candidates, verified, wanted
+    return kept_of, similarity, left[:edges], right[:edges], edge_similarity[:edges], verified, candidates, wanted
 
 
 @njit(nogil=True, cache=True)

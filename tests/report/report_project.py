@@ -177,7 +177,7 @@ def _write_reports(reports: Path, rows: list[dict[str, Any]], dropped_by_clean: 
     model = {"en": {"documents": 20, "heldout_ppl": 120.0, "heldout_oov_rate": 0.05}}
     write_report(reports, "reference", metrics(20, {}) | {"languages": model})
     write_report(reports, "perplexity", metrics(documents, {}) | quantiles)
-    pairs = {"pairs": {"candidates": 1200, "verified": 40, "edges": 12}}
+    pairs = {"pairs": {"verified": 40, "edges": 12}}
     sizes = {"cluster_sizes": {"1": 2 * len(judged) - documents, "2": documents - len(judged)}}
     write_report(reports, "dedup", metrics(documents, {"dedup.near": documents - len(judged)}) | sizes | pairs)
     bounds = {r: {"bound": b, "from": f, "why": w, "spread": 50.0} for r, (b, f, w) in BOUNDS.items()}
