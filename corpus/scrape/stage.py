@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from corpus.documents import (
     DOCUMENT,
@@ -50,7 +51,7 @@ from corpus.scrape.forget import forgetter, forgotten, url_forgetter
 from corpus.scrape.label_studio import ANNOTATED
 from corpus.scrape.rows import FileRows, files_of, read_dataset_row, read_files
 from corpus.sources import AnySource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
-from corpus.stage import Metrics, Run, add_metrics, count_rows
+from corpus.stage import Metrics, Run, add_metrics, count_rows, digest_of, link, write_json
 
 READS = ()
 VERSION = 4
@@ -87,7 +88,8 @@ def gather(
 ) -> Metrics:
     """Write the parts of all sources into a folder; an id that an earlier source or row brought is dropped.
 
-    What is read of files and datasets lies in `home`/scrape, segment by segment, until all parts are written: killed
+    The parts of unchanged files come from the store, if the sources before them brought the same ids as then. What is
+    read of other files and of datasets lies in `home`/scrape, segment by segment, until all parts are written: killed
     and run again, it goes on after the last whole segment. The order of segments, not who made them, decides the bytes.
     One run at a time uses that folder. Raises UserError where another does for long.
     """
@@ -99,15 +101,30 @@ def gather(
         stored = stack.enter_context(scrape_lock(home)) if resumable else None
         seen = SeenIds(work / "seen")
         total: list[Metrics] = []
+        before = _digest(pa.__version__, scrape.part_mb, forget.model_dump_json())  # and of the ids so far
         for source in sources:
             refused = output / f"dropped-{_name(source)}.parquet"
             if refused.exists():
                 raise UserError(
                     f"sources: {source.name} comes twice with batch {source.batch}: rename one or raise its batch"
                 )
-            segments = _segments(source, scrape, forget, home, work / _name(source), limit, crew)
-            total.append(_write_source(source, segments, scrape, work, output, seen, must_go))
-            shutil.rmtree(work / _name(source), ignore_errors=True)
+            entry = _entry(source, home, before) if limit is None else None
+            folder = entry or work / f"{_name(source)}-written"
+            if not folder.exists():
+                partial = _partial(folder)
+                partial.mkdir(parents=True)
+                segments = _segments(source, scrape, forget, home, work / _name(source), limit, crew)
+                metrics = _write_source(source, segments, scrape, work, partial, seen, must_go)
+                write_json(partial / "metrics.json", metrics)
+                with contextlib.suppress(OSError):  # another run was faster: its entry has the same bytes
+                    partial.rename(folder)
+                shutil.rmtree(work / _name(source), ignore_errors=True)
+            for ids in _ids_of(folder):
+                seen.add(ids)
+                before = _digest(before, *ids)
+            for path in folder.glob("*.parquet"):
+                link(path, output / path.name)
+            total.append(json.loads((folder / "metrics.json").read_text("utf-8")))
         # All of it: also what killed runs left of files or settings that have changed since.
         for folder in stored.iterdir() if stored and stored.exists() else ():
             shutil.rmtree(folder, ignore_errors=True)
@@ -116,6 +133,31 @@ def gather(
 
 def _name(source: AnySource) -> str:
     return f"{source.name}-{source.batch}"
+
+
+def _entry(source: AnySource, home: Path, before: str) -> Path | None:
+    """Where the store keeps the parts of a source of files. None where it cannot be told whether a file has changed."""
+    if not isinstance(source, FileRows):
+        return None
+    entries = files_of(source)
+    if not all(entry.stamp for entry in entries):
+        return None
+    settings = source.model_dump_json(exclude={"storage", "rules"})
+    return home / "parts" / "scrape" / _digest(_key(source, entries), settings, before)
+
+
+def _ids_of(folder: Path) -> Iterator[list[str]]:
+    """The ids that a source brought, file by file, and those of documents that annotators ruled out: later sources must
+    not bring them back."""
+    for path in sorted(folder.glob("part-*.parquet")):
+        yield pq.read_table(path, columns=["id"])["id"].to_pylist()
+    for path in folder.glob("dropped-*.parquet"):
+        dropped = pq.read_table(path, columns=["id", "reason"], filters=[("reason", "=", ANNOTATED)])
+        yield dropped["id"].to_pylist()
+
+
+def _digest(*values: object) -> str:
+    return digest_of("\n".join(map(str, values)))
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -258,17 +300,17 @@ def _write_source(
     parts = part_count(counts["size"], scrape.part_mb * 1e6)
     folder = work / f"dropped-{_name(source)}"
     dropped = DroppedRows(folder)
-    ruled_out: list[str] = []  # by annotators: later sources must not bring these documents back
+    ruled_out: set[str] = set()  # by annotators: the source itself must not bring these documents either
     for row in (row for segment in segments for row in spilled(segment / "dropped")):
         dropped.add(_dropped_row(source, forgotten(row) if must_go(row) else row))
-        ruled_out += [row["id"]] if row["reason"] == ANNOTATED else []
-    seen.add(ruled_out)
+        ruled_out |= {row["id"]} if row["reason"] == ANNOTATED else set()
     written = 0
     for number in range(parts):
-        kept, refused = _in_order(rows_of_part(segments, number, parts), seen.of(number, parts), must_go, first)
+        known = seen.of(number, parts) | ruled_out
+        kept, refused = _in_order(rows_of_part(segments, number, parts), known, must_go, first)
         for row in refused:
             dropped.add(_dropped_row(source, row))
-        seen.add(_write_part(source, number, kept, output))
+        _write_part(source, number, kept, output)
         written += len(kept)
     if written + dropped.reasons.total() != counts["rows_in"]:
         raise StageError(f"sources: {source.name}: of {counts['rows_in']} rows read some are gone: run again")
@@ -312,7 +354,7 @@ def _in_order(
     return [kept[key] for key in sorted(kept)], dropped
 
 
-def _write_part(source: AnySource, number: int, rows: list[dict[str, Any]], output: Path) -> list[str]:
+def _write_part(source: AnySource, number: int, rows: list[dict[str, Any]], output: Path) -> None:
     """Write the rows of a part, all of them pages or all documents; a part without rows is no file."""
     name = part_name(source.name, source.batch, number)
     common = {"source": source.name, "batch": source.batch}
@@ -320,7 +362,6 @@ def _write_part(source: AnySource, number: int, rows: list[dict[str, Any]], outp
         schema = PAGE if kind_of(rows[0]) == "page" else DOCUMENT
         columns = [row | common | ({} if schema is PAGE else _given(source, row)) for row in rows]
         write_table(pa.Table.from_pylist(columns, schema=schema), output / name)
-    return [row["id"] for row in rows]
 
 
 def _given(source: AnySource, row: dict[str, Any]) -> dict[str, Any]:
