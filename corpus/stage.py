@@ -19,6 +19,7 @@ import resource
 import shutil
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,6 +63,9 @@ class Run:
     workers: int = 1
     cluster: Cluster | None = None  # does the tasks in place of this machine's processes
     limit: int | None = None
+    work: Counter[str] = dataclasses.field(
+        default_factory=Counter
+    )  # parts and documents that were worked on, or stored
 
     @property
     def crew(self) -> Workers:
@@ -120,7 +124,7 @@ def execute(stage: Stage, run: Run) -> Metrics:
             shutil.rmtree(partial, ignore_errors=True)
         if run.reports is not None:
             write_json(run.reports / f"{run.stage}.json", metrics)
-            timing |= _timing(time.perf_counter() - started)
+            timing |= _timing(time.perf_counter() - started) | ({"work": dict(run.work)} if run.work else {})
             write_json(run.reports / f"{run.stage}.timing.json", timing)
     return metrics
 
@@ -259,6 +263,9 @@ def map_parts(
         for part in parts
     }
     todo = [(part, entry) for part, entry in entries.items() if not entry.exists()]
+    anew, rows = sum(part.rows for part, _ in todo), sum(part.rows for part in parts)
+    run.work.update(parts=len(todo), documents=anew)
+    run.work.update(stored_parts=len(parts) - len(todo), stored_documents=rows - anew)
     work = functools.partial(_fill_entry, function)
     with progress(total=len(parts), initial=len(parts) - len(todo), desc=run.stage, unit="part") as bar:
         for _ in run_tasks(work, todo, run.crew):

@@ -69,16 +69,29 @@ def read_signatures(index: Sequence[Path], places: Places, num_perm: int, budget
     Each row is a `LeanMinHash(seed=seed, hashvalues=row, scheme="affine32")`.
     """
     matrix: Signatures = budget.array((len(places), num_perm), np.uint32)
+    _read_rows(index, "signature", places, matrix)
+    return matrix
+
+
+def read_exact_keys(index: Sequence[Path], places: Places) -> npt.NDArray[np.uint8]:
+    """The exact keys of the documents at some places, 16 bytes each, in that order."""
+    matrix = np.empty((len(places), 16), np.uint8)
+    _read_rows(index, "exact", places, matrix)
+    return matrix
+
+
+def _read_rows(index: Sequence[Path], column: str, places: Places, matrix: npt.NDArray[Any]) -> None:
+    """Fill a matrix with the values, of equally many bytes, that a column has at some places."""
     order = np.argsort(places)
     in_order = places[order]
     first = 0
-    for batch in itertools.chain.from_iterable(_read(path, ["signature"]) for path in index):
-        column = batch["signature"]
-        rows = np.frombuffer(column.buffers()[1], np.uint32).reshape(-1, num_perm)[column.offset :][: len(column)]
+    for batch in itertools.chain.from_iterable(_read(path, [column]) for path in index):
+        values = batch[column]
+        rows = np.frombuffer(values.buffers()[1], matrix.dtype).reshape(-1, matrix.shape[1])
+        rows = rows[values.offset :][: len(values)]
         start, end = np.searchsorted(in_order, [first, first + len(rows)])
         matrix[order[start:end]] = rows[in_order[start:end] - first]
         first += len(rows)
-    return matrix
 
 
 def read_shingles(run: Run, parts: Sequence[Part], places: Places, folder: Path) -> ShingleSets:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import polars as pl
 
 from corpus.dedup.bands import choose_bands, recall
-from corpus.dedup.index import build_index, read_shingles, read_signatures
+from corpus.dedup.earlier import longest_star, store_star
+from corpus.dedup.index import Places, build_index, read_exact_keys, read_shingles, read_signatures
 from corpus.dedup.memory import Budget
 from corpus.dedup.partitions import Thresholds, partitioned_star
 from corpus.dedup.ranking import Ranking, check_preference, rank_documents
@@ -21,6 +22,7 @@ from corpus.dedup.star import Indices, ShingleSets, Star, greedy_star
 from corpus.documents import part_writer, to_arrow, write_table
 from corpus.errors import UserError
 from corpus.stage import Metrics, Part, Run, count_rows, side_by_side
+from corpus.text.tokens import SHINGLE_VIEW
 
 READS = ("clean", "measure")
 VERSION = 2
@@ -43,7 +45,6 @@ def run(run: Run) -> Metrics:
         raise UserError("a part called edges would stand where the edges go: give the file another name")
     with tempfile.TemporaryDirectory(dir=run.output) as folder:
         scratch = Path(folder)
-        budget = Budget(params.memory_mb, scratch)
         index = build_index(run, parts, scratch / "index", VERSION)
         ranking = rank_documents(parts, index, params.prefer)
         bands, rows = choose_bands(params.threshold, params.edge_threshold, params.num_perm)
@@ -51,16 +52,8 @@ def run(run: Run) -> Metrics:
         first_ones = ranking.first_copy == np.arange(len(ranking.ids))
         compared = np.flatnonzero(first_ones & ranking.comparable)
         places = ranking.places[compared]
-        signatures = read_signatures(index, places, params.num_perm, budget)
         thresholds = Thresholds(bands, rows, params.threshold, params.edge_threshold)
-
-        def fetch(wanted: Indices) -> ShingleSets:
-            return read_shingles(run, parts, places[wanted], scratch)
-
-        if run.crew == 1 or len(compared) < PARTITIONED_FROM:
-            star = greedy_star(signatures, *thresholds, fetch, budget)
-        else:
-            star = partitioned_star(signatures, thresholds, fetch, scratch, run.crew, params.memory_mb // run.workers)
+        star = _draw_star(run, parts, index, places, thresholds, scratch)
 
     decisions = _decide(ranking, compared, star)
     _write_annotation(run.output, parts, ranking, decisions)
@@ -74,6 +67,33 @@ def run(run: Run) -> Metrics:
         "recall": {f"{tenth / 10:.1f}": recall(tenth / 10, bands, rows) for tenth in range(1, 11)},
         "pairs": {"verified": star.verified, "edges": edges},
     }
+
+
+def _draw_star(
+    run: Run, parts: Sequence[Part], index: Sequence[Path], places: Places, thresholds: Thresholds, scratch: Path
+) -> Star:
+    """The star over the documents at some places: that of the store, or of an earlier run with what has come since, or
+    drawn anew."""
+    params = run.params.dedup
+    keys = read_exact_keys(index, places)
+    settings = f"{VERSION} {SHINGLE_VIEW} {params.model_dump_json(exclude={'memory_mb', 'prefer'})}"
+    store = run.home / "stars"
+    earlier = longest_star(store, settings, keys)
+    if earlier and len(earlier.kept_of) == len(keys):
+        return earlier
+    budget = Budget(params.memory_mb, scratch)
+    signatures = read_signatures(index, places, params.num_perm, budget)
+
+    def fetch(wanted: Indices) -> ShingleSets:
+        return read_shingles(run, parts, places[wanted], scratch)
+
+    known = len(earlier.kept_of) if earlier else 0
+    if run.crew == 1 or len(keys) - known < PARTITIONED_FROM:
+        star = greedy_star(signatures, *thresholds, fetch, budget, earlier=earlier)
+    else:
+        star = partitioned_star(signatures, thresholds, fetch, scratch, run.crew, params.memory_mb // run.workers)
+    store_star(store, settings, keys, star)
+    return star
 
 
 class Decisions(NamedTuple):

@@ -53,6 +53,7 @@ def greedy_star(
     fetch: Callable[[Indices], ShingleSets],
     budget: Budget,
     known: ShingleSets | None = None,
+    earlier: Star | None = None,
 ) -> Star:
     """Decide over all documents, given their signatures in order of preference.
 
@@ -61,6 +62,9 @@ def greedy_star(
     which says what to fetch beyond the `known` ones (one chunk of all), and drawn again until no estimate was needed.
     Estimates are low, so that rather too many documents are kept and compared, and twice is nearly always enough. Of
     several kept documents the most similar one counts, of equally similar ones the preferred.
+
+    `earlier` is the star over the first documents of this same order: these are not compared again, for nothing that
+    comes after a document changes what becomes of it.
     """
     count, num_perm = signatures.shape
     links = _link_buckets(signatures, bands, rows, budget)
@@ -76,8 +80,12 @@ def greedy_star(
     else:
         sets, starts, sizes = budget.array((0,), np.uint64), np.zeros(count, np.int64), np.full(count, -1, np.int64)
     used = len(sets)
+    if earlier is None:
+        none = np.empty(0, np.int32)
+        earlier = Star(none, np.empty(0, np.float64), none, none, np.empty(0, np.float64), 0)
     while True:
         *drawn, wanted = _draw(
+            *earlier,
             signatures,
             previous,
             nearest_kept,
@@ -155,9 +163,27 @@ def _transpose(bands, documents):
 
 @njit(nogil=True, cache=True)
 def _draw(
-    signatures, previous, nearest_kept, drop_least, edge_least, threshold, edge_threshold, margin, sets, starts, sizes
+    earlier_kept_of,
+    earlier_similarity,
+    earlier_left,
+    earlier_right,
+    earlier_edge_similarity,
+    verified,
+    candidates,
+    signatures,
+    previous,
+    nearest_kept,
+    drop_least,
+    edge_least,
+    threshold,
+    edge_threshold,
+    margin,
+    sets,
+    starts,
+    sizes,
 ):
-    """One pass over the documents. Pairs that lack a shingle set (size -1) are estimated and their documents wanted.
+    """One pass over the documents after the earlier ones. Pairs that lack a shingle set (size -1) are estimated and
+    their documents wanted.
 
     `nearest_kept` holds for each document and band the last *kept* one before it in its bucket: a chain over the kept
     ones alone, so that thousands of copies of one document cost one comparison each. Many documents that share half
@@ -169,9 +195,20 @@ def _draw(
     wanted = np.zeros(count, np.bool_)
     met = np.full(count, -1, np.int32)
     groups = np.arange(count).astype(np.int32)
-    left, right, edge_similarity = np.empty(1024, np.int32), np.empty(1024, np.int32), np.empty(1024, np.float64)
-    edges, candidates, verified = 0, 0, 0
-    for number in range(count):
+    first, edges = earlier_kept_of.shape[0], earlier_left.shape[0]
+    kept_of[:first], similarity[:first] = earlier_kept_of, earlier_similarity
+    left, right = np.empty(edges + 1024, np.int32), np.empty(edges + 1024, np.int32)
+    edge_similarity = np.empty(edges + 1024, np.float64)
+    left[:edges], right[:edges], edge_similarity[:edges] = earlier_left, earlier_right, earlier_edge_similarity
+    for edge in range(edges):
+        groups[_find(groups, left[edge])] = _find(groups, right[edge])
+    for number in range(first):
+        for band in range(previous.shape[1]):
+            other = previous[number, band]
+            if other >= 0 and kept_of[other] >= 0:
+                other = nearest_kept[other, band]
+            nearest_kept[number, band] = other
+    for number in range(first, count):
         best, best_similarity, own_edges = -1, 0.0, 0
         for band in range(previous.shape[1]):
             other = previous[number, band]

@@ -486,6 +486,7 @@ def test_text_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_index_is_refused(tmp_path: Path, documents: pl.DataFrame) -> None:
     folder = write_parts(tmp_path / "in", documents, [])
     dedup(tmp_path, "out", folder)
+    shutil.rmtree(tmp_path / "home-out" / "stars")  # so that signatures are read again
     (stored,) = (tmp_path / "home-out" / "parts" / "dedup").glob("*/part-*.parquet")
     whole = bytearray(stored.read_bytes())
     for place in (len(whole) // 2, 1_000):  # in a signature; in an id
