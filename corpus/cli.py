@@ -71,6 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     forget.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE")
     forget.add_argument("--data", type=Path, default=Path("data"))
+    gc = commands.add_parser("gc", help="remove what of .corpusmill/ no output here is made of")
+    gc.add_argument("--keep-days", type=float, default=0, metavar="N", help="keep what is younger; default: 0")
+    gc.add_argument("--dry-run", action="store_true", help="only say what would go")
+    compact = commands.add_parser("compact", help="lay the small parts of a source's many batches together")
+    compact.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE")
+    compact.add_argument("--data", type=Path, default=Path("data"))
     commands.add_parser("verdict", help="print the scores and where the report is")
     options = parser.parse_args(arguments)
     return guarded(lambda: _dispatch(options))
@@ -90,6 +96,14 @@ def _dispatch(options: argparse.Namespace) -> None:
         from corpus.scrape.forget import purge
 
         print(purge(Path(".corpusmill"), options.data, load(options.params).forget))
+    elif options.command == "gc":
+        from corpus.gc import collect_garbage
+
+        print(collect_garbage(Path(".corpusmill"), options.keep_days, options.dry_run))
+    elif options.command == "compact":
+        from corpus.compact import compact
+
+        print(compact(options.params, options.data))
     elif options.command in QUESTIONS:
         QUESTIONS[options.command](options)
     elif options.command == "verdict":

@@ -41,6 +41,8 @@ class Forget(Section):
 
 class Scrape(Section):
     part_mb: Annotated[float, Field(gt=0)] = 64  # size of a part; a new document changes one part only
+    # By source, the last of the batches whose small parts are laid together; `corpus compact` writes it.
+    merge: dict[Name, Annotated[int, Field(ge=0)]] = {}
     as_of: Annotated[str, BeforeValidator(_in_quotes)] = (
         ""  # change it to fetch again: `dvc repro` by itself never does
     )

@@ -63,9 +63,9 @@ class Run:
     workers: int = 1
     cluster: Cluster | None = None  # does the tasks in place of this machine's processes
     limit: int | None = None
-    work: Counter[str] = dataclasses.field(
-        default_factory=Counter
-    )  # parts and documents that were worked on, or stored
+    # What a run adds up as it goes: parts and documents worked on, or taken as stored; and what it took of the store.
+    work: Counter[str] = dataclasses.field(default_factory=Counter)
+    used: set[Path] = dataclasses.field(default_factory=set)
 
     @property
     def crew(self) -> Workers:
@@ -103,8 +103,12 @@ def execute(stage: Stage, run: Run) -> Metrics:
     Raises UserError for what the user can mend and StageError where the law is broken; the output is then as before.
     """
     started = time.perf_counter()
-    run = dataclasses.replace(run, output=run.output.resolve())
-    with locked(run.home / "locks" / f"{digest_of(str(run.output))}.lock", run.output):
+    run = dataclasses.replace(run, output=run.output.resolve(), work=Counter(), used=set())
+    key = digest_of(str(run.output))
+    with (
+        locked(run.home / "locks" / "store.lock", run.home, shared=True),
+        locked(run.home / "locks" / f"{key}.lock", run.output),
+    ):
         _restore_outdated(run.output)
         _refuse_foreign_folder(run)
         partial = run.output.with_name(f".{run.output.name}.partial")
@@ -120,6 +124,8 @@ def execute(stage: Stage, run: Run) -> Metrics:
                 if timing:
                     write_json(partial / "timing.json", timing)
             _replace_folder(partial, run.output)
+            entries = sorted(str(path.relative_to(run.home)) for path in run.used)
+            write_json(run.home / "uses" / f"{key}.json", {"output": str(run.output), "entries": entries})
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         if run.reports is not None:
@@ -143,14 +149,17 @@ def check_conservation(run: Run, metrics: Metrics) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, output: Path) -> Iterator[None]:
-    """Hold the lock of an output; wait a little for a run that is just being killed. Raises UserError if it stays."""
+def locked(path: Path, output: Path, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of an output, alone or with others that share it; wait a little for a run that is being killed.
+
+    Raises UserError if it stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
@@ -270,6 +279,7 @@ def map_parts(
     with progress(total=len(parts), initial=len(parts) - len(todo), desc=run.stage, unit="part") as bar:
         for _ in run_tasks(work, todo, run.crew):
             bar.update()
+    run.used.update(entries.values())
     for entry in entries.values():
         for path in sorted(entry.iterdir()):
             if path.name != "metrics.json":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+import yaml
 
 from corpus.errors import UserError
 from corpus.params import load
+from corpus.yaml_files import edit_yaml
 
 FOLDER = Path(__file__).parent / "presets"  # a file's first line, a comment, says what it is for
 
@@ -23,34 +25,5 @@ def apply_preset(name: str | None, params: Path) -> str:
     if name not in files:
         raise UserError(f"preset {name!r} is unknown: there are {', '.join(files)}")
     load(params)  # says what is wrong with the file, if anything
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 10_000
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.representer.add_representer(
-        type(None), lambda dump, _: dump.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
-    try:
-        tree = yaml.load(params.read_text("utf-8"))
-    except YAMLError as error:  # this one minds a key that is there twice
-        raise UserError(f"{params} is not YAML: {' '.join(str(error).split())}") from None
-    changes = []
-    for section, settings in yaml.load(files[name].read_text("utf-8")).items():
-        if tree.get(section) is None:
-            tree[section] = {}
-        for key, new in settings.items():
-            if (old := tree[section].get(key, "default")) != new:
-                changes.append(f"{section}.{key}: {_shown(old)} → {_shown(new)}")
-                tree[section][key] = new
-    target = params.resolve()  # a link stays one
-    partial = target.with_name(f".{target.name}.new")
-    with partial.open("w", encoding="utf-8") as file:
-        yaml.dump(tree, file)
-    partial.replace(target)
+    changes = edit_yaml(params, yaml.safe_load(files[name].read_text("utf-8")))
     return "\n".join(changes) or f"{params} already has the settings of {name}"
-
-
-def _shown(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False).strip('"')

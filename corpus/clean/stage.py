@@ -123,7 +123,9 @@ def _as_parts(run: Run) -> Iterator[tuple[Run, Metrics]]:
     with tempfile.TemporaryDirectory(dir=run.output, prefix=".") as temporary:
         folder = Path(temporary)
         sources = sources_of_paths(run.inputs)
-        gathered = gather(sources, run.params.scrape, run.home, folder, run.limit, run.params.forget, crew=run.crew)
+        gathered = gather(
+            sources, run.params.scrape, run.home, folder, run.limit, run.params.forget, run.crew, run.used
+        )
         reasons = gathered["dropped_by_reason"]
         if not gathered["rows"]["kept"]:
             said = ", ".join(f"{reason} {count}" for reason, count in reasons.items())

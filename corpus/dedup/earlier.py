@@ -44,21 +44,21 @@ def _read(path: Path) -> Star | None:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         path.unlink(missing_ok=True)
         return None
-    os.utime(path)  # it is in use
     return star
 
 
-def store_star(store: Path, settings: str, keys: ExactKeys, star: Star) -> None:
-    """Keep a star for later runs. It holds numbers only: neither ids nor texts."""
+def store_star(store: Path, settings: str, keys: ExactKeys, star: Star) -> Path:
+    """Keep a star for later runs. It holds numbers only: neither ids nor texts. Returns the file."""
     (digest,) = first_digests(keys, [len(keys)])
     path = store / f"{digest_of(settings)}-{len(keys)}-{digest}.npz"
     if path.exists():
-        return
+        return path
     store.mkdir(parents=True, exist_ok=True)
     partial = store / f".{path.name}.{os.getpid()}.partial"
     with partial.open("wb") as file:
         np.savez(file, **{name: getattr(star, name) for name in Star._fields[:6]})
     partial.replace(path)
+    return path
 
 
 def first_digests(keys: ExactKeys, counts: Sequence[int]) -> list[str]:

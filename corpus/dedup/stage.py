@@ -80,6 +80,7 @@ def _draw_star(
     store = run.home / "stars"
     earlier = longest_star(store, settings, keys)
     if earlier and len(earlier.kept_of) == len(keys):
+        run.used.add(store_star(store, settings, keys, earlier))
         return earlier
     budget = Budget(params.memory_mb, scratch)
     signatures = read_signatures(index, places, params.num_perm, budget)
@@ -92,7 +93,7 @@ def _draw_star(
         star = greedy_star(signatures, *thresholds, fetch, budget, earlier=earlier)
     else:
         star = partitioned_star(signatures, thresholds, fetch, scratch, run.crew, params.memory_mb // run.workers)
-    store_star(store, settings, keys, star)
+    run.used.add(store_star(store, settings, keys, star))
     return star
 
 

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -49,6 +49,7 @@ from corpus.scrape.buckets import (
 from corpus.scrape.files import SUFFIXES, FileEntry, files_in, has_suffix, is_of_kind
 from corpus.scrape.forget import forgetter, forgotten, url_forgetter
 from corpus.scrape.label_studio import ANNOTATED
+from corpus.scrape.merge import BatchPart, merge_parts
 from corpus.scrape.rows import FileRows, files_of, read_dataset_row, read_files
 from corpus.sources import AnySource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
 from corpus.stage import Metrics, Run, add_metrics, count_rows, digest_of, link, write_json
@@ -71,7 +72,7 @@ def run(run: Run) -> Metrics:
     sources = sources_of_paths(run.inputs) if run.inputs else list(run.params.sources)
     if not sources:
         raise UserError("sources: there is none: name a site, a folder or a file in params.yaml, or use --input")
-    metrics = gather(sources, run.params.scrape, run.home, run.output, run.limit, run.params.forget, crew=run.crew)
+    metrics = gather(sources, run.params.scrape, run.home, run.output, run.limit, run.params.forget, run.crew, run.used)
     if metrics["rows"]["in"] == 0:
         raise UserError(f"sources: no document in {', '.join(s.name for s in sources)}: name files or pages with text")
     return metrics
@@ -85,13 +86,15 @@ def gather(
     limit: int | None = None,
     forget: Forget | None = None,
     crew: Workers = 1,
+    used: set[Path] | None = None,
 ) -> Metrics:
     """Write the parts of all sources into a folder; an id that an earlier source or row brought is dropped.
 
     The parts of unchanged files come from the store, if the sources before them brought the same ids as then. What is
     read of other files and of datasets lies in `home`/scrape, segment by segment, until all parts are written: killed
     and run again, it goes on after the last whole segment. The order of segments, not who made them, decides the bytes.
-    One run at a time uses that folder. Raises UserError where another does for long.
+    One run at a time uses that folder. `used` gets what is taken of the store. Raises UserError where another run does
+    not let go of it.
     """
     forget = forget or Forget()
     must_go = forgetter(forget)
@@ -101,6 +104,7 @@ def gather(
         stored = stack.enter_context(scrape_lock(home)) if resumable else None
         seen = SeenIds(work / "seen")
         total: list[Metrics] = []
+        to_merge: dict[str, list[BatchPart]] = defaultdict(list)  # by the source's name
         before = _digest(pa.__version__, scrape.part_mb, forget.model_dump_json())  # and of the ids so far
         for source in sources:
             refused = output / f"dropped-{_name(source)}.parquet"
@@ -119,12 +123,20 @@ def gather(
                 with contextlib.suppress(OSError):  # another run was faster: its entry has the same bytes
                     partial.rename(folder)
                 shutil.rmtree(work / _name(source), ignore_errors=True)
+            if entry and used is not None:
+                used.add(entry)
             for ids in _ids_of(folder):
                 seen.add(ids)
                 before = _digest(before, *ids)
-            for path in folder.glob("*.parquet"):
+            link(folder / refused.name, refused)
+            if merged := source.batch <= scrape.merge.get(source.name, -1):
+                settings = source.model_dump_json(include={"rules", "licence", "lang"})
+                to_merge[source.name] += [BatchPart(path, settings) for path in sorted(folder.glob("part-*"))]
+            for path in [] if merged else folder.glob("part-*"):
                 link(path, output / path.name)
             total.append(json.loads((folder / "metrics.json").read_text("utf-8")))
+        for parts in to_merge.values():
+            merge_parts(parts, scrape.part_mb * 1e6, output)
         # All of it: also what killed runs left of files or settings that have changed since.
         for folder in stored.iterdir() if stored and stored.exists() else ():
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,69 @@
+"""`corpus gc` removes what of the store no output here is made of. Only time depends on the store, never a result."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from corpus.stage import MARKER, locked
+
+SECONDS_A_DAY = 86_400
+
+
+def collect_garbage(home: Path, keep_days: float, dry_run: bool) -> str:
+    """Remove finished parts and stars that the last run of no existing output used, and what killed runs left.
+
+    What was written within the last days stays, for going back to earlier parameters. The answers of the web, of
+    translators and models stay in any case: to get them again costs others. Returns what to print. Raises UserError
+    while a stage runs.
+    """
+    if not home.is_dir():
+        return f"{home} does not exist: nothing is stored here"
+    with locked(home / "locks" / "store.lock", home):
+        used = _used(home)
+        youngest = time.time() - keep_days * SECONDS_A_DAY
+        freed: Counter[str] = Counter()
+        entries: Counter[str] = Counter()
+        for kind, path in _entries(home):
+            if path in used or (keep_days and path.stat().st_mtime > youngest):
+                continue
+            freed[kind] += _size(path)
+            entries[kind] += 1
+            if not dry_run:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not entries:
+        return f"{home} holds nothing that can go: all of it is in use" + (" or young" if keep_days else "")
+    what = ", ".join(f"{kind} {count:,} ({freed[kind] / 1e6:,.1f} MB)" for kind, count in sorted(entries.items()))
+    verb = "would remove" if dry_run else "removed"
+    return (
+        f"{verb} {entries.total():,} entries, {freed.total() / 1e6:,.1f} MB: {what}\n"
+        "DVC's own cache is trimmed by `dvc gc --workspace`"
+    )
+
+
+def _used(home: Path) -> set[Path]:
+    """What the last runs used, of outputs that still lie where they were written."""
+    used: set[Path] = set()
+    for path in (home / "uses").glob("*.json"):
+        use = json.loads(path.read_text("utf-8"))
+        if (Path(use["output"]) / MARKER).exists():
+            used |= {home / entry for entry in use["entries"]}
+    return used
+
+
+def _entries(home: Path) -> Iterator[tuple[str, Path]]:
+    """All that can be made again from what is here, with a word for what it is."""
+    for entry in sorted(home.glob("parts/*/*")):
+        yield ("half-written" if entry.suffix == ".partial" else entry.parent.name), entry
+    for entry in sorted(home.glob("stars/*")):
+        yield "stars", entry
+
+
+def _size(path: Path) -> int:
+    """Bytes that removing it frees: files that lie in an output as well are links and take no room of their own."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(stat.st_size for file in files if (stat := file.stat()).st_nlink == 1 and file.is_file())
