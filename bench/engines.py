@@ -2,9 +2,10 @@
 
     python bench/engines.py --input en.parquet --megabytes 1000 --workers 4 --rounds 3 --folder SCRATCH
 
-A project is built from the documents of a Parquet file, repeated until there is so much text. Then each stage runs with
-an empty store, in turn by one worker, by processes and by Ray. Seconds are those of the whole command, Ray's own start
-and end included; CPU seconds those of the command and all processes it waited for, which Ray's are not. Outputs of all engines are compared byte by byte.
+A project is built from the documents of a Parquet file, repeated until there is so much text. Then each stage runs
+with an empty store, in turn by one worker, by processes and by Ray. Seconds are those of the whole command, Ray's own
+start and end included; CPU seconds those of the command and all processes it waited for, which Ray's are not. Outputs
+of all engines are compared byte by byte.
 """
 
 from __future__ import annotations
