@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all install test lint clean
+.PHONY: all install test lint fuzz clean
 
 all: install
 	dvc repro
@@ -28,6 +28,12 @@ lint: install
 	ruff check
 	ruff format --check
 	mypy
+
+# Bytes that break what parsers and kernels promise, guided by the code they reach; SECONDS for each of the targets.
+SECONDS ?= 60
+fuzz: install
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	python tests/fuzz/run.py --seconds $(SECONDS)
 
 clean:
 	rm -rf .corpusmill data/*/.*.partial
