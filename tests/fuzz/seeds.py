@@ -26,7 +26,8 @@ ARC = (
 PARAMS = [
     b"workers: 2\nfilter:\n  bounds:\n    en:\n      mattr: {min: 0.5}\n",
     b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n",
-    b"sources:\n- {name: a, kind: jsonl, path: b}\ndedup: {threshold: .nan, ngram: 1e9}\nclean: !!python/object:os.system x",
+    b"sources:\n- {name: a, kind: jsonl, path: b}\ndedup: {threshold: .nan, ngram: 1e9}\n",
+    b"clean: !!python/object:os.system x\n",
 ]
 SEEDS: list[bytes] = [
     b"",
@@ -43,7 +44,7 @@ SEEDS: list[bytes] = [
     WARC,
     gzip.compress(WARC) * 2,
     ARC,
-    b'{"text": "a"}\n{"text": 5}\n\n[1]\n{"text": "\\ud800"}\n{"text": "x", "text": "y", "n": 1e999}\nnull\n{"text": "z"',
+    b'{"text": "a"}\n{"text": 5}\n\n[1]\n{"text": "\\ud800"}\n{"text": "x", "n": 1e999}\nnull\n{"text": "z"',
     b'[{"text": "a"}, {"text": "b"}]',
     b'text,url\n"a ""quoted"" line\nof two",http://a/\nshort\n"open',
     *PARAMS,
