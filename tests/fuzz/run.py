@@ -1,7 +1,7 @@
 """Looks for bytes that break a promise, guided by the code they reach: `python tests/fuzz/run.py TARGET --seconds 60`.
 
-Needs atheris (`pip install 'corpusmill[fuzz]'`). What it finds lies as a file in the folder it was started in and is said
-with the error; put it among the seeds, or into a test of what it broke.
+Needs atheris (`pip install 'corpusmill[fuzz]'`). What it finds lies as a file in the folder it was started in and is
+said with the error; put it among the seeds, or into a test of what it broke.
 """
 
 import argparse
