@@ -389,6 +389,10 @@ def guarded(action: Callable[[], None]) -> int:
         return 1
     except BrokenPipeError:
         return 0
+    except MemoryError as error:
+        said = f" ({error})" if str(error) else ""
+        print(f"failed: there is not enough memory{said}: use fewer --workers", file=sys.stderr)
+        return 1
     except OSError as error:  # no space, no permission: an operating system's errors say what and where
         print(f"failed: {error}", file=sys.stderr)
         return 1

@@ -40,6 +40,7 @@ from corpus.scrape.buckets import (
     kind_of,
     part_count,
     read_counts,
+    remove_segments,
     repeat_id,
     rows_of_part,
     scrape_lock,
@@ -110,9 +111,10 @@ def gather(
             segments = _segments(source, scrape, forget, home, work / _name(source), limit, workers)
             total.append(_write_source(source, segments, scrape, work, output, seen, must_go))
             shutil.rmtree(work / _name(source), ignore_errors=True)
-        # All of it: also what killed runs left of files or settings that have changed since.
-        for folder in stored.iterdir() if stored and stored.exists() else ():
-            shutil.rmtree(folder, ignore_errors=True)
+        if stored:
+            remove_segments(
+                stored
+            )  # all of it: also what killed runs left of files or settings that have changed since
         return functools.reduce(add_metrics, total)
 
 
