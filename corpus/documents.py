@@ -201,7 +201,9 @@ def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
         raise _damaged(path, error) from None
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
+def _damaged(path: Path, error: Exception) -> Exception:
+    if isinstance(error, OSError) and error.errno:  # the file may be whole: it cannot be had just now
+        return error
     if path.suffix in (".jsonl", ".json", ".csv", ".txt"):
         return UserError(f"{path} is no Parquet: other files come in through `sources` in params.yaml (corpus init)")
     return UserError(f"{path} is not a whole Parquet file ({error}): delete it and build or copy it again")

@@ -114,11 +114,14 @@ def execute(stage: Stage, run: Run) -> Metrics:
                 write_json(partial / "metrics.json", metrics)
                 if timing:
                     write_json(partial / "timing.json", timing)
+            report = None if run.reports is None else run.reports / f"{run.stage}.json"
+            written = report and _write_beside(report, metrics)  # before the output is there: it might fail
             _replace_folder(partial, run.output)
+            if report and written:
+                written.replace(report)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         if run.reports is not None:
-            write_json(run.reports / f"{run.stage}.json", metrics)
             timing |= _timing(time.perf_counter() - started)
             write_json(run.reports / f"{run.stage}.timing.json", timing)
     return metrics
@@ -414,10 +417,15 @@ def link(source: Path, target: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON for people and git: sorted keys, floats rounded to six digits, whole or not at all."""
+    _write_beside(path, value).replace(path)
+
+
+def _write_beside(path: Path, value: Any) -> Path:
+    """Write what is to become a file of JSON; where it is until then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(_rounded(value), indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
-    partial.replace(path)
+    return partial
 
 
 def _rounded(value: Any) -> Any:
