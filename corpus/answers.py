@@ -9,6 +9,8 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from corpus.errors import UserError
+
 WAIT_SECONDS = 60.0  # for another process that is writing
 
 
@@ -16,13 +18,17 @@ class Answers:
     """Answers by a key of all that decides them. Each names the document it is about, so that it can be forgotten."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
-        self._write_ahead()
-        self._connection.execute("PRAGMA secure_delete = ON")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, document TEXT, answer TEXT) WITHOUT ROWID"
-        )
+        with self._named(), contextlib.ExitStack() as closing:
+            self._connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
+            closing.callback(self._connection.close)
+            self._write_ahead()
+            self._connection.execute("PRAGMA secure_delete = ON")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, document TEXT, answer TEXT) WITHOUT ROWID"
+            )
+            closing.pop_all()
 
     def _write_ahead(self) -> None:
         """Switch the file to write-ahead logging. SQLite does not wait by itself where others open it just now."""
@@ -31,19 +37,21 @@ class Answers:
             try:
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 return
-            except sqlite3.OperationalError:
-                if time.monotonic() > deadline:
+            except sqlite3.OperationalError as error:
+                if time.monotonic() > deadline or not _is_busy(error):
                     raise
                 time.sleep(0.01)
 
     def get(self, key: bytes) -> str | None:
         """The answer to a key, if there is one."""
-        found = self._connection.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        with self._named():
+            found = self._connection.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         return found[0] if found else None
 
     def put(self, key: bytes, document: str, answer: str) -> None:
         """Keep an answer; at once safe from a kill."""
-        self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, document, answer))
+        with self._named():
+            self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, document, answer))
 
     def forget(self, documents: Collection[str]) -> int:
         """Remove the answers of some documents, also from the file's free pages. How many there were."""
@@ -55,9 +63,22 @@ class Answers:
             self._connection.execute("VACUUM")
         return removed
 
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise UserError(f"{self._path} cannot be used: {error}; make room or wait, and run again") from None
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{self._path} is damaged: {error}; delete it, and models are asked again") from None
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 @contextlib.contextmanager

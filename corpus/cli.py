@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from corpus.errors import StageError, UserError
+from corpus.errors import StageError, UserError, is_lack_of_memory
 from corpus.executor import default_workers, die_with_parent
 
 if TYPE_CHECKING:
@@ -424,9 +424,18 @@ def guarded(action: Callable[[], None]) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:  # no space, no permission: an operating system's errors say what and where
-        print(f"failed: {error}", file=sys.stderr)
+        short = "requested and" in str(error)  # NumPy says no more than how many items it could write
+        print(
+            f"failed: {f'a file could not be written, is the disk full? ({error})' if short else error}",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except BaseException as error:
+        if not is_lack_of_memory(error):
+            raise
+        print(f"failed: there is not enough memory ({error}): use fewer --workers", file=sys.stderr)
+        return 1
     return 0

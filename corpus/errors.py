@@ -1,5 +1,12 @@
 """The two ways a stage ends badly; the command line turns them into one sentence and an exit code."""
 
+_WANTING = (
+    "Cannot allocate memory",
+    "Resource temporarily unavailable",
+    "can't start new thread",
+    "failed to map segment",
+)
+
 
 class UserError(Exception):
     """The user's mistake: the message names the file, key or row, the value, and what would be right. Exit 2."""
@@ -7,3 +14,19 @@ class UserError(Exception):
 
 class StageError(Exception):
     """A stage failed through nobody's typing: a worker died again and again, a law was broken. Exit 1."""
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was wanting, or address space, or room for another thread.
+
+    Of what a library of Rust raises when it gives up Python knows no class.
+
+    >>> is_lack_of_memory(MemoryError()), is_lack_of_memory(OSError(12, "Cannot allocate memory"))
+    (True, True)
+    """
+    said = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "PanicException"
+        or any(phrase in said for phrase in _WANTING)
+    )

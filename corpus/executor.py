@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from corpus.cluster import ONE_THREAD, Cluster, run_on_ray
-from corpus.errors import StageError
+from corpus.errors import StageError, is_lack_of_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -70,7 +70,7 @@ def _run_tasks(
                 try:
                     # No more in flight than workers, so that only those can have killed one.
                     while waiting and len(running) < in_flight:
-                        running[pool.submit(function, items[waiting[0]])] = waiting[0]
+                        running[pool.submit(_call, function, items[waiting[0]])] = waiting[0]
                         waiting.popleft()
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         result = future.result()
@@ -82,9 +82,25 @@ def _run_tasks(
         if len(killed) == 1:
             deaths[killed[0]] += 1
             if deaths[killed[0]] >= RETRIES:
-                raise StageError(f"a worker died {RETRIES} times over {items[killed[0]]}: is there enough memory?")
+                name = _name(items[killed[0]])
+                raise StageError(f"a worker died {RETRIES} times over {name}: is there enough memory?")
         suspects.update(killed)
         waiting.extendleft(killed)
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result:
+    """What a worker does."""
+    try:
+        return function(item)
+    except BaseException as error:
+        if is_lack_of_memory(error):  # some of its kinds could not even be sent to the driver
+            raise StageError(f"there is not enough memory for {_name(item)} ({error}): use fewer --workers") from None
+        raise
+
+
+def _name(item: object) -> str:
+    """An item, or the first thing of several that make up one."""
+    return str(item[0] if isinstance(item, tuple) and item else item)
 
 
 def default_workers() -> int:

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from corpus.stage import MARKER, locked
+from corpus.locks import locked
+from corpus.stage import MARKER
 
 SECONDS_A_DAY = 86_400
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
@@ -29,15 +28,18 @@ import polars as pl
 from pydantic import BaseModel
 
 from corpus.cluster import Cluster
-from corpus.documents import aligned_batches, list_parts, open_part, part_writer, to_arrow
+from corpus.documents import aligned_batches, list_parts, open_part, part_writer, read_columns, to_arrow
 from corpus.errors import StageError, UserError
 from corpus.executor import Workers, run_tasks
+from corpus.locks import lock_of, locked
 from corpus.params import Params
 from corpus.progress import progress
 
 Metrics = dict[str, Any]
+Stamp = tuple[str, int, int, int]  # of a file: path, inode, size, time of change
 MARKER = ".stage"  # names the stage in each folder that one wrote; we replace no other folder
-LOCK_SECONDS = 10.0
+SEAL = "files.json"  # of an entry of the store: the digests of its files
+DIGEST_BYTES = 16
 _LIBRARIES = (f"polars {pl.__version__}", f"numpy {np.__version__}", f"unicode {unicodedata.unidata_version}")
 
 
@@ -89,6 +91,7 @@ class Part:
     name: str
     files: tuple[Path, ...]
     rows: int  # only the first so many rows count (--limit)
+    stamps: tuple[Stamp, ...] = ()  # of the files, as far as they are known: what they were when the run began
 
     def __str__(self) -> str:
         return str(self.files[0])
@@ -104,10 +107,9 @@ def execute(stage: Stage, run: Run) -> Metrics:
     """
     started = time.perf_counter()
     run = dataclasses.replace(run, output=run.output.resolve(), work=Counter(), used=set())
-    key = digest_of(str(run.output))
     with (
         locked(run.home / "locks" / "store.lock", run.home, shared=True),
-        locked(run.home / "locks" / f"{key}.lock", run.output),
+        locked(lock_of(run.output), run.output),
     ):
         _restore_outdated(run.output)
         _refuse_foreign_folder(run)
@@ -115,7 +117,10 @@ def execute(stage: Stage, run: Run) -> Metrics:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
+            before = _stamps_of_inputs(run)
             metrics = stage.run(dataclasses.replace(run, output=partial))
+            if changed := before ^ _stamps_of_inputs(run):
+                raise StageError(f"{min(changed)[0]} changed while {run.stage} was reading it: run again")
             timing = metrics.pop("timing", {})  # what a stage measured itself, and no other run will see again
             check_conservation(run, metrics)
             (partial / MARKER).write_text(run.stage + "\n")
@@ -123,13 +128,17 @@ def execute(stage: Stage, run: Run) -> Metrics:
                 write_json(partial / "metrics.json", metrics)
                 if timing:
                     write_json(partial / "timing.json", timing)
+            report = None if run.reports is None else run.reports / f"{run.stage}.json"
+            written = report and _write_beside(report, metrics)  # before the output is there: it might fail
             _replace_folder(partial, run.output)
+            if report and written:
+                written.replace(report)
             entries = sorted(str(path.relative_to(run.home)) for path in run.used)
-            write_json(run.home / "uses" / f"{key}.json", {"output": str(run.output), "entries": entries})
+            use = run.home / "uses" / f"{digest_of(str(run.output))}.json"
+            write_json(use, {"output": str(run.output), "entries": entries})
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         if run.reports is not None:
-            write_json(run.reports / f"{run.stage}.json", metrics)
             timing |= _timing(time.perf_counter() - started) | ({"work": dict(run.work)} if run.work else {})
             write_json(run.reports / f"{run.stage}.timing.json", timing)
     return metrics
@@ -146,26 +155,6 @@ def check_conservation(run: Run, metrics: Metrics) -> None:
     reasons = sum(metrics.get("dropped_by_reason", {}).values())
     if reasons < rows["dropped"]:
         raise StageError(f"{run.stage} dropped {rows['dropped']} documents but gave {reasons} reasons")
-
-
-@contextlib.contextmanager
-def locked(path: Path, output: Path, shared: bool = False) -> Iterator[None]:
-    """Hold the lock of an output, alone or with others that share it; wait a little for a run that is being killed.
-
-    Raises UserError if it stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(f"{output} is being written by another run: wait for it, or stop it") from None
-                time.sleep(0.1)
-        yield
 
 
 def _refuse_foreign_folder(run: Run) -> None:
@@ -238,14 +227,24 @@ def side_by_side(run: Run) -> list[Part]:
             rows = min(rows, left)
             left -= rows
         if rows or left is None or not parts:
-            parts.append(Part(document_file.name, tuple(files), rows))
+            parts.append(Part(document_file.name, tuple(files), rows, tuple(map(_stamp, files))))
     return parts
+
+
+def _stamp(path: Path) -> Stamp:
+    stat = path.stat()
+    return str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _stamps_of_inputs(run: Run) -> set[Stamp]:
+    folders = [path.glob("*.parquet") if path.is_dir() else [path] for path in run.inputs]
+    return {_stamp(path) for paths in folders for path in paths if path.is_file()}
 
 
 def _refuse_repeated_ids(files: Sequence[Path]) -> None:
     if not all("id" in open_part(path).schema_arrow.names for path in files):
         return  # whoever reads them says what is missing
-    ids = pl.concat([pl.read_parquet(path, columns=["id"])["id"].cast(pl.String) for path in files])
+    ids = pl.concat([pl.DataFrame(read_columns(path, ["id"]))["id"].cast(pl.String) for path in files])
     repeated = ids.filter(ids.is_duplicated())
     if len(repeated):
         raise UserError(f"{files[0].parent}: the id {repeated[0]} occurs twice: give each document an id of its own")
@@ -271,7 +270,7 @@ def map_parts(
         / digest_of(json.dumps([version, part.name, part.rows, extra, [_known_digest(run, f) for f in part.files]]))
         for part in parts
     }
-    todo = [(part, entry) for part, entry in entries.items() if not entry.exists()]
+    todo = [(part, entry) for part, entry in entries.items() if not is_whole(entry)]
     anew, rows = sum(part.rows for part, _ in todo), sum(part.rows for part in parts)
     run.work.update(parts=len(todo), documents=anew)
     run.work.update(stored_parts=len(parts) - len(todo), stored_documents=rows - anew)
@@ -282,7 +281,7 @@ def map_parts(
     run.used.update(entries.values())
     for entry in entries.values():
         for path in sorted(entry.iterdir()):
-            if path.name != "metrics.json":
+            if path.name not in ("metrics.json", SEAL):
                 link(path, run.output / path.name)
     return [json.loads((entry / "metrics.json").read_text()) for entry in entries.values()]
 
@@ -295,10 +294,30 @@ def _fill_entry(function: Callable[[Part, Path], Metrics], task: tuple[Part, Pat
     partial.mkdir(parents=True)
     try:
         write_json(partial / "metrics.json", function(part, partial))
+        if changed := [stamp[0] for stamp in part.stamps[: len(part.files)] if stamp != _stamp(Path(stamp[0]))]:
+            raise StageError(f"{changed[0]} changed while it was read: run again")  # its key is of what it was before
+        seal(partial)
         with contextlib.suppress(OSError):  # another run was faster: its entry has the same bytes
             partial.rename(entry)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def seal(entry: Path) -> None:
+    """Write down what an entry of the store holds, before it becomes one."""
+    write_json(entry / SEAL, {path.name: file_digest(path) for path in entry.iterdir()})
+
+
+def is_whole(entry: Path) -> bool:
+    """Whether an entry of the store holds what was written; if not, nothing of it is left."""
+    try:
+        digests = json.loads((entry / SEAL).read_text("utf-8"))
+        whole = all(file_digest(entry / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        shutil.rmtree(entry, ignore_errors=True)
+    return whole
 
 
 def annotate(
@@ -424,10 +443,15 @@ def link(source: Path, target: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON for people and git: sorted keys, floats rounded to six digits, whole or not at all."""
+    _write_beside(path, value).replace(path)
+
+
+def _write_beside(path: Path, value: Any) -> Path:
+    """Write what is to become a file of JSON; where it is until then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(_rounded(value), indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
-    partial.replace(path)
+    return partial
 
 
 def _rounded(value: Any) -> Any:
@@ -443,20 +467,27 @@ def _rounded(value: Any) -> Any:
 def file_digest(path: Path) -> str:
     """BLAKE2b of a file's content, in hex."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)).hexdigest()
 
 
 def _known_digest(run: Run, path: Path) -> str:
-    """The digest of a file, remembered by inode, size and time of change: a threshold edit need not read all texts."""
+    """The digest of a file, remembered by inode, size and times: a threshold edit need not read all texts.
+
+    The time of change of the inode is among them: unlike that of the content nobody can set it back.
+    """
     stat = path.stat()
-    known = run.home / "digests" / digest_of(f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}")
-    if not known.exists():
-        known.parent.mkdir(parents=True, exist_ok=True)
-        partial = known.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(file_digest(path))
-        partial.replace(known)
-    return known.read_text()
+    times = f"{stat.st_mtime_ns} {stat.st_ctime_ns}"
+    known = run.home / "digests" / digest_of(f"{stat.st_dev} {stat.st_ino} {stat.st_size} {times}")
+    remembered = known.read_text("ascii", "replace") if known.exists() else ""
+    if len(remembered) == 2 * DIGEST_BYTES:
+        return remembered
+    known.parent.mkdir(parents=True, exist_ok=True)
+    partial = known.with_suffix(f".{os.getpid()}.partial")
+    digest = file_digest(path)
+    partial.write_text(digest)
+    partial.replace(known)
+    return digest
 
 
 def digest_of(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()

@@ -28,6 +28,7 @@ FRAME = {
     "reasons",
     "answers",
     "progress",
+    "locks",
 }
 
 

@@ -12,7 +12,7 @@ from conftest import command, digests
 
 from corpus.errors import UserError
 from corpus.gc import collect_garbage
-from corpus.stage import locked
+from corpus.locks import locked
 
 ROWS = "".join(f'{{"text": "Document {n} says a little of the number {n * n}."}}\n' for n in range(30))
 
@@ -69,9 +69,9 @@ def test_an_output_that_is_gone_keeps_nothing(project: Path) -> None:
 
 
 def test_not_while_a_stage_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corpus.stage.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("corpus.locks.LOCK_SECONDS", 0.2)
     home = project / ".corpusmill"
-    hold = "import sys, pathlib, time; from corpus.stage import locked\nwith locked(pathlib.Path(sys.argv[1]), "
+    hold = "import sys, pathlib, time; from corpus.locks import locked\nwith locked(pathlib.Path(sys.argv[1]), "
     hold += "pathlib.Path('x'), shared=True):\n print('held', flush=True); time.sleep(60)"
     lock = str(home / "locks" / "store.lock")
     with subprocess.Popen([sys.executable, "-c", hold, lock], stdout=subprocess.PIPE) as other:

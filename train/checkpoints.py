@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from corpus.errors import UserError
-from corpus.stage import locked
+from corpus.locks import locked
 
 WHOLE = "whole.json"  # written last: the files and their sizes, the key they belong to, and why training ended there
 

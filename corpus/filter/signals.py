@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from corpus.documents import open_part
+from corpus.documents import open_part, read_columns
 from corpus.errors import StageError, UserError
 from corpus.filter.bounds import Quantiles, resolve_rule
 from corpus.filter.decide import Limit
@@ -191,11 +191,7 @@ def read_ids(part: Part) -> pl.Series:
 
 def read_file(path: Path, columns: Sequence[str], rows: int) -> pl.DataFrame:
     """The first rows of some columns of a Parquet file. Raises UserError where it is damaged."""
-    try:
-        # A row group of 1,000 rows is too little to share among threads; a column is not.
-        return pl.read_parquet(path, columns=list(columns), n_rows=rows, parallel="columns", glob=False)
-    except (pl.exceptions.ComputeError, OSError) as error:
-        raise UserError(f"{path} is not a whole Parquet file ({error}): delete it and build or copy it again") from None
+    return pl.DataFrame(read_columns(path, columns)).head(rows)
 
 
 def _is_signal(field: pa.Field) -> bool:

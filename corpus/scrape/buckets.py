@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 
 from corpus.documents import document_id
 from corpus.errors import StageError
-from corpus.stage import digest_of, locked
+from corpus.locks import lock_of, locked
 
 BUCKETS = 256
 
@@ -145,9 +146,22 @@ def scrape_lock(home: Path) -> Iterator[Path]:
         yield home / "scrape"
 
 
-def output_lock(home: Path, output: Path) -> contextlib.AbstractContextManager[None]:
+def remove_segments(stored: Path) -> int:
+    """Remove the segments of all sources, those of a source at once: whoever is killed meanwhile leaves all or none.
+
+    Returns of how many sources.
+    """
+    for gone in stored.glob("*.gone"):
+        shutil.rmtree(gone, ignore_errors=True)
+    folders = list(stored.glob("*"))
+    for folder in folders:
+        shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.gone")), ignore_errors=True)
+    return len(folders)
+
+
+def output_lock(output: Path) -> contextlib.AbstractContextManager[None]:
     """The lock that a stage holds while it writes an output, an absolute path."""
-    return locked(home / "locks" / f"{digest_of(str(output))}.lock", output)
+    return locked(lock_of(output), output)
 
 
 class SeenIds:

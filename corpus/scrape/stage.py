@@ -41,6 +41,7 @@ from corpus.scrape.buckets import (
     kind_of,
     part_count,
     read_counts,
+    remove_segments,
     repeat_id,
     rows_of_part,
     scrape_lock,
@@ -52,7 +53,7 @@ from corpus.scrape.label_studio import ANNOTATED
 from corpus.scrape.merge import BatchPart, merge_parts
 from corpus.scrape.rows import FileRows, files_of, read_dataset_row, read_files
 from corpus.sources import AnySource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
-from corpus.stage import Metrics, Run, add_metrics, count_rows, digest_of, link, write_json
+from corpus.stage import Metrics, Run, add_metrics, count_rows, digest_of, is_whole, link, seal, write_json
 
 READS = ()
 VERSION = 4
@@ -114,12 +115,13 @@ def gather(
                 )
             entry = _entry(source, home, before) if limit is None else None
             folder = entry or work / f"{_name(source)}-written"
-            if not folder.exists():
+            if not is_whole(folder):
                 partial = _partial(folder)
                 partial.mkdir(parents=True)
                 segments = _segments(source, scrape, forget, home, work / _name(source), limit, crew)
                 metrics = _write_source(source, segments, scrape, work, partial, seen, must_go)
                 write_json(partial / "metrics.json", metrics)
+                seal(partial)
                 with contextlib.suppress(OSError):  # another run was faster: its entry has the same bytes
                     partial.rename(folder)
                 shutil.rmtree(work / _name(source), ignore_errors=True)
@@ -137,9 +139,8 @@ def gather(
             total.append(json.loads((folder / "metrics.json").read_text("utf-8")))
         for parts in to_merge.values():
             merge_parts(parts, scrape.part_mb * 1e6, output)
-        # All of it: also what killed runs left of files or settings that have changed since.
-        for folder in stored.iterdir() if stored and stored.exists() else ():
-            shutil.rmtree(folder, ignore_errors=True)
+        if stored:  # all of it: also what killed runs left of files or settings that have changed since
+            remove_segments(stored)
         return functools.reduce(add_metrics, total)
 
 
