@@ -275,18 +275,21 @@ def _fill_entry(function: Callable[[Part, Path], Metrics], task: tuple[Part, Pat
         write_json(partial / "metrics.json", function(part, partial))
         if changed := [stamp[0] for stamp in part.stamps[: len(part.files)] if stamp != _stamp(Path(stamp[0]))]:
             raise StageError(f"{changed[0]} changed while it was read: run again")  # its key is of what it was before
-        write_json(partial / SEAL, {path.name: file_digest(path) for path in partial.iterdir()})
+        write_json(partial / SEAL, _digests_in(partial))
         with contextlib.suppress(OSError):  # another run was faster: its entry has the same bytes
             partial.rename(entry)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _digests_in(entry: Path) -> dict[str, str]:
+    return {path.name: file_digest(path) for path in entry.iterdir() if path.name != SEAL}
+
+
 def _is_whole(entry: Path) -> bool:
     """Whether an entry of the store holds what was written; if not, nothing of it is left."""
     try:
-        digests = json.loads((entry / SEAL).read_text("utf-8"))
-        whole = all(file_digest(entry / name) == digest for name, digest in digests.items())
+        whole = bool(json.loads((entry / SEAL).read_text("utf-8")) == _digests_in(entry))
     except (OSError, ValueError):
         whole = False
     if not whole:

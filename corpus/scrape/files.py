@@ -109,7 +109,7 @@ def files_in(folder: Path) -> list[FileEntry]:
 
 def _local_entry(path: Path, name: str) -> FileEntry:
     stat = path.stat()
-    return FileEntry(str(path), readable_name(name), stat.st_size, str(stat.st_mtime_ns))
+    return FileEntry(str(path), readable_name(name), stat.st_size, f"{stat.st_mtime_ns} {stat.st_ctime_ns}")
 
 
 def readable_name(name: str) -> str:

@@ -29,7 +29,7 @@ from corpus.documents import (
     part_writer,
     write_table,
 )
-from corpus.errors import StageError, UserError
+from corpus.errors import UserError
 from corpus.executor import run_tasks
 from corpus.params import Forget, Scrape
 from corpus.progress import progress
@@ -37,6 +37,7 @@ from corpus.scrape.buckets import (
     DroppedRows,
     SeenIds,
     Spill,
+    Unreadable,
     kind_of,
     part_count,
     read_counts,
@@ -108,8 +109,13 @@ def gather(
                 raise UserError(
                     f"sources: {source.name} comes twice with batch {source.batch}: rename one or raise its batch"
                 )
-            segments = _segments(source, scrape, forget, home, work / _name(source), limit, workers)
-            total.append(_write_source(source, segments, scrape, work, output, seen, must_go))
+            try:
+                segments = _segments(source, scrape, forget, home, work / _name(source), limit, workers)
+                total.append(_write_source(source, segments, scrape, work, output, seen, must_go))
+            except Unreadable:
+                if stored:  # the next run shall not find the same
+                    remove_segments(stored)
+                raise
             shutil.rmtree(work / _name(source), ignore_errors=True)
         if stored:
             remove_segments(
@@ -275,7 +281,7 @@ def _write_source(
         seen.add(_write_part(source, number, kept, output))
         written += len(kept)
     if written + dropped.reasons.total() != counts["rows_in"]:
-        raise StageError(f"sources: {source.name}: of {counts['rows_in']} rows read some are gone: run again")
+        raise Unreadable(f"sources: {source.name}: of {counts['rows_in']} rows read some are gone: run again")
     _write_dropped(dropped, output / f"dropped-{_name(source)}.parquet")
     shutil.rmtree(folder)
     metrics = count_rows(rows_in=counts["rows_in"], dropped=dict(sorted(dropped.reasons.items())))
