@@ -305,14 +305,17 @@ def _fill_entry(function: Callable[[Part, Path], Metrics], task: tuple[Part, Pat
 
 def seal(entry: Path) -> None:
     """Write down what an entry of the store holds, before it becomes one."""
-    write_json(entry / SEAL, {path.name: file_digest(path) for path in entry.iterdir()})
+    write_json(entry / SEAL, _digests_in(entry))
+
+
+def _digests_in(entry: Path) -> dict[str, str]:
+    return {path.name: file_digest(path) for path in entry.iterdir() if path.name != SEAL}
 
 
 def is_whole(entry: Path) -> bool:
     """Whether an entry of the store holds what was written; if not, nothing of it is left."""
     try:
-        digests = json.loads((entry / SEAL).read_text("utf-8"))
-        whole = all(file_digest(entry / name) == digest for name, digest in digests.items())
+        whole = bool(json.loads((entry / SEAL).read_text("utf-8")) == _digests_in(entry))
     except (OSError, ValueError):
         whole = False
     if not whole:

@@ -30,7 +30,7 @@ from corpus.documents import (
     part_writer,
     write_table,
 )
-from corpus.errors import StageError, UserError
+from corpus.errors import UserError
 from corpus.executor import Workers, run_tasks
 from corpus.params import Forget, Scrape
 from corpus.progress import progress
@@ -38,6 +38,7 @@ from corpus.scrape.buckets import (
     DroppedRows,
     SeenIds,
     Spill,
+    Unreadable,
     kind_of,
     part_count,
     read_counts,
@@ -118,12 +119,19 @@ def gather(
             if not is_whole(folder):
                 partial = _partial(folder)
                 partial.mkdir(parents=True)
-                segments = _segments(source, scrape, forget, home, work / _name(source), limit, crew)
-                metrics = _write_source(source, segments, scrape, work, partial, seen, must_go)
-                write_json(partial / "metrics.json", metrics)
-                seal(partial)
-                with contextlib.suppress(OSError):  # another run was faster: its entry has the same bytes
-                    partial.rename(folder)
+                try:
+                    segments = _segments(source, scrape, forget, home, work / _name(source), limit, crew)
+                    metrics = _write_source(source, segments, scrape, work, partial, seen, must_go)
+                    write_json(partial / "metrics.json", metrics)
+                    seal(partial)
+                    with contextlib.suppress(OSError):  # another run was faster: its entry has the same bytes
+                        partial.rename(folder)
+                except Unreadable:
+                    if stored:  # the next run shall not find the same
+                        remove_segments(stored)
+                    raise
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
                 shutil.rmtree(work / _name(source), ignore_errors=True)
             if entry and used is not None:
                 used.add(entry)
@@ -326,7 +334,7 @@ def _write_source(
         _write_part(source, number, kept, output)
         written += len(kept)
     if written + dropped.reasons.total() != counts["rows_in"]:
-        raise StageError(f"sources: {source.name}: of {counts['rows_in']} rows read some are gone: run again")
+        raise Unreadable(f"sources: {source.name}: of {counts['rows_in']} rows read some are gone: run again")
     _write_dropped(dropped, output / f"dropped-{_name(source)}.parquet")
     shutil.rmtree(folder)
     metrics = count_rows(rows_in=counts["rows_in"], dropped=dict(sorted(dropped.reasons.items())))

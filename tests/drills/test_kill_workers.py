@@ -78,6 +78,7 @@ def test_a_worker_killed_while_it_reads_a_source_costs_nothing(tmp_path: Path) -
     command(tmp_path, "corpus", "scrape", "--workers", "1")
     expected = result(tmp_path, "scrape")
     shutil.rmtree(tmp_path / "data")
+    shutil.rmtree(tmp_path / ".corpusmill")
     with running(tmp_path, "corpus", "scrape", "--workers", "2") as process:
         assert kill_who_writes(process, tmp_path / ".corpusmill" / "scrape", "*/.*.partial", 1) == 1
         assert process.wait() == 0, process.stderr and process.stderr.read()
