@@ -16,7 +16,10 @@ from corpus.stage import stage_folder
 
 PROJECT = Path(__file__).parent.parent
 GRAPH = yaml.safe_load((PROJECT / "dvc.yaml").read_text("utf-8"))["stages"]
-FRAME = {"documents", "stage", "executor", "params", "sources", "cli", "errors", "reasons", "answers", "progress"}
+FRAME = {
+    *("documents", "stage", "executor", "params", "sources", "cli", "errors", "reasons", "answers", "progress"),
+    *("addresses", "publish", "storage"),
+}
 
 
 def imported_files(path: Path) -> set[Path]:
