@@ -46,7 +46,7 @@ def location(text: str) -> Path | str:
     (PosixPath('data/clean'), PosixPath('/data/clean'), 's3://bucket/clean')
     """
     here = text.removeprefix("file://")
-    return text.rstrip("/") if "://" in here else Path(here)
+    return re.sub("(?<![:/])/+$", "", text) if "://" in here else Path(here)
 
 
 def is_remote(place: Path | str) -> TypeGuard[str]:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from fastwarc.stream_io import Lz4Reader, ZstdReader
 
 from corpus.errors import UserError
-from corpus.storage import STAMPS, reason
+from corpus.storage import STAMPS, no_bucket, reason
 
 SUFFIXES = {
     "jsonl": (".jsonl", ".ndjson"),
@@ -152,9 +152,9 @@ def _storage_errors(location: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except FileNotFoundError:
-        raise UserError(f"sources: {location} does not exist: name a file, a folder, or a pattern with *") from None
     except Exception as error:
+        if isinstance(error, FileNotFoundError) and not no_bucket(error):
+            raise UserError(f"sources: {location} does not exist: name a file, a folder, or a pattern with *") from None
         said = reason(error, location.partition("://")[0])
         raise UserError(f"sources: {location} cannot be read: {said}") from None
 

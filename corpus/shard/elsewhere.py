@@ -35,8 +35,10 @@ def open_elsewhere(location: str, storage: Mapping[str, Any], output: Path) -> E
         raise UserError(f"shard.copy_to: {location} is, holds or lies in {output}: name a folder elsewhere")
     try:
         files, folder = fsspec.core.url_to_fs(location, **storage)
+        files.find(folder)  # a storage without folders has none to list; the bucket has to be there, we make none
         files.makedirs(folder, exist_ok=True)
-        files.ls(folder)
+        files.pipe_file(f"{folder}/.probe", b"")
+        files.rm_file(f"{folder}/.probe")
     except Exception as error:  # each storage has errors of its own
         said = reason(error, location.partition("://")[0])
         raise UserError(f"shard.copy_to: {location} cannot be written to: {said}") from None
