@@ -112,8 +112,8 @@ def reason(error: Exception, protocol: str) -> str:
     """What a storage said, and what would be right."""
     said = " ".join(str(error).split())[:300] or type(error).__name__
     if isinstance(error, ImportError):
-        extra = {"s3": "corpusmill[s3]", "s3a": "corpusmill[s3]", "gs": "corpusmill[gs]", "gcs": "corpusmill[gs]"}
-        return f"{said} (pip install '{extra[protocol]}')" if protocol in extra else said
+        package = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}.get(protocol)
+        return f"{said} (pip install {package})" if package else said
     if "Protocol not known" in said:
         return "no storage goes by that name: write s3://, gs:// or another that fsspec knows"
     if "Credential" in type(error).__name__:

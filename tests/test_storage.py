@@ -360,7 +360,10 @@ def test_what_a_storage_refuses_is_a_sentence(
     assert "s3:// names nothing: write it as" in said(capsys, [*scrape, "s3://"])
     assert "`corpus run` writes into a folder here" in said(capsys, ["run", "--output", s3.address("x")])
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    assert "pip install 'corpusmill[gs]'" in said(capsys, [*scrape, "gs://bucket/x"])
+    assert "(pip install gcsfs)" in said(capsys, [*scrape, "gs://bucket/x"])
+    own = {"name": "rows", "kind": "jsonl", "path": s3.address("in/rows.jsonl"), "storage": {"anon": True}}
+    save_params({"sources": [own], "storage": s3.options})  # the source's own options win
+    assert "in/rows.jsonl cannot be read: denied (" in said(capsys, [*scrape, "pages"])
     anonymous = {"sources": [], "storage": {"s3": s3.options["s3"] | {"anon": True}}}
     save_params(anonymous)
     assert "denied (" in said(capsys, [*scrape, s3.address("x")])
