@@ -122,10 +122,13 @@ def publish(folder: Path, target: Target, home: Path = HOME) -> None:
             files[name] = there.get((name, size, digest)) or Stored(object, size, digest)
         manifest = Manifest(target.stage, publication, files)
         if not former or former.files != files:
-            _put_files(place, folder, manifest, former, digest_of_manifest(target.base), set(there.values()))
             try:
+                _put_files(place, folder, manifest, former, digest_of_manifest(target.base), set(there.values()))
                 put_manifest(target, manifest.encode())
-            except Overtaken:
+            except Exception as error:
+                # Another run's tidying takes objects of this one: what is missing then says the same.
+                if not isinstance(error, Overtaken) and read_manifest(place) == target.base:
+                    raise
                 _clean_up(place, files)
                 raise UserError(_overtaken(place)) from None
         _keep_contents(folder, files, home)

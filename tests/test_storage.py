@@ -256,6 +256,28 @@ def test_of_two_runs_at_once_one_is_refused(
     assert len(fsspec.filesystem(protocol, **storage.get(protocol, {})).find(address)) == 2  # nothing of the other's
 
 
+def test_a_run_whose_files_another_one_tidied_away_leaves_none(
+    folder: Write, s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    winner, loser = folder("winner"), folder("loser")
+    target = open_target(s3.address("out"), "measure", s3.options)
+    with monkeypatch.context() as patched:
+        patched.setattr("corpus.storage.TRANSFERS", 1)
+        put = target.place.files.put_file
+
+        def overtaken(source: str, path: str) -> None:
+            put(source, path)
+            patched.undo()  # only after its first file
+            send(winner, s3.address("out"), s3.options)
+
+        patched.setattr(target.place.files, "put_file", overtaken)
+        with pytest.raises(UserError, match="was published by another run meanwhile"):
+            publish(loser, target, tmp_path / "loser")
+    assert set(objects(s3, "out")) == named(s3, "out") | {MANIFEST}
+    send(loser, s3.address("out"), s3.options)
+    assert digests(fetch(s3.address("out"), s3.options, tmp_path / "reader")) == digests(loser)
+
+
 def test_the_storage_itself_decides_between_two_manifests(
     folder: Write, s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
