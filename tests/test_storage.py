@@ -260,6 +260,7 @@ def test_a_run_whose_files_another_one_tidied_away_leaves_none(
     folder: Write, s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     winner, loser = folder("winner"), folder("loser")
+    (loser / ".first").write_text("not among the winner's, which would take it over")
     target = open_target(s3.address("out"), "measure", s3.options)
     with monkeypatch.context() as patched:
         patched.setattr("corpus.storage.TRANSFERS", 1)
