@@ -32,7 +32,7 @@ from corpus.documents import (
 )
 from corpus.errors import UserError
 from corpus.executor import Workers, run_tasks
-from corpus.params import Forget, Scrape
+from corpus.params import Forget, Params, Scrape
 from corpus.progress import progress
 from corpus.scrape.buckets import (
     DroppedRows,
@@ -48,13 +48,14 @@ from corpus.scrape.buckets import (
     scrape_lock,
     spilled,
 )
-from corpus.scrape.files import SUFFIXES, FileEntry, files_in, has_suffix, is_of_kind
+from corpus.scrape.files import SUFFIXES, FileEntry, Storage, files_in, has_suffix, is_of_kind
 from corpus.scrape.forget import forgetter, forgotten, url_forgetter
 from corpus.scrape.label_studio import ANNOTATED
 from corpus.scrape.merge import BatchPart, merge_parts
 from corpus.scrape.rows import FileRows, files_of, read_dataset_row, read_files
-from corpus.sources import AnySource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
+from corpus.sources import AnySource, FileSource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
 from corpus.stage import Metrics, Run, add_metrics, count_rows, digest_of, is_whole, link, seal, write_json
+from corpus.storage import options_for
 
 READS = ()
 VERSION = 4
@@ -71,13 +72,27 @@ def run(run: Run) -> Metrics:
     Metrics: rows and dropped_by_reason, and `sources`: per source and batch the rows, the bytes kept, and of archives
     the records by type.
     """
-    sources = sources_of_paths(run.inputs) if run.inputs else list(run.params.sources)
+    sources = sources_of_paths(run.inputs) if run.inputs else with_storage(run.params)
     if not sources:
         raise UserError("sources: there is none: name a site, a folder or a file in params.yaml, or use --input")
     metrics = gather(sources, run.params.scrape, run.home, run.output, run.limit, run.params.forget, run.crew, run.used)
     if metrics["rows"]["in"] == 0:
         raise UserError(f"sources: no document in {', '.join(s.name for s in sources)}: name files or pages with text")
     return metrics
+
+
+def with_storage(params: Params) -> list[AnySource]:
+    """The sources, those that read files with the options of their storage: of `storage` and, above them, their own."""
+
+    def options(source: FileSource) -> Storage:
+        addresses = [source.path, source.base] if isinstance(source, WarcSource) else [source.path]
+        named = [options_for(address, params.storage) for address in addresses]
+        return {name: value for one in [*named, source.storage] for name, value in one.items()}
+
+    return [
+        source.model_copy(update={"storage": options(source)}) if isinstance(source, FileSource) else source
+        for source in params.sources
+    ]
 
 
 def gather(
