@@ -65,6 +65,7 @@ DROPPED = pa.schema(
 DROPPED_TEXT_CHARS = 2_000
 
 ROW_GROUP_ROWS = 1_000
+READ_BYTES = 1 << 18  # of a column at a time: other people's row groups may be as large as the file
 
 
 def document_id(natural_key: str | bytes) -> str:
@@ -119,7 +120,7 @@ def list_parts(folder: Path) -> list[Path]:
 def open_part(path: Path) -> pq.ParquetFile:
     """Open a Parquet file. Raises UserError if it is missing, truncated or no Parquet at all."""
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the stage that writes it, or name another with --input") from None
     except (pa.ArrowInvalid, OSError) as error:
