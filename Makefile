@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all install test lint clean
+.PHONY: all install test lint bench clean
 
 all: install
 	dvc repro
@@ -28,6 +28,10 @@ lint: install
 	ruff check
 	ruff format --check
 	mypy
+
+# One job on this and two other toolkits, which it installs beside; BENCH="--quick", or --texts and --pages of your own.
+bench: install
+	python bench/toolkits.py --install --environments .venv/peers $(BENCH)
 
 clean:
 	rm -rf .corpusmill data/*/.*.partial
