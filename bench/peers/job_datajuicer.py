@@ -9,13 +9,13 @@ import job_task
 
 RULES = [
     {"words_num_filter": {"min_num": 50, "max_num": 100_000}},
-    {"alphanumeric_filter": {"min_ratio": 0.6}},
+    {"alphanumeric_filter": {"min_ratio": 0.6}},  # of the characters: it knows no share of words with a letter
     {"special_characters_filter": {"max_ratio": 0.4}},
     {"stopwords_filter": {"lang": "en", "min_ratio": 0.02}},  # of Gopher's eight; it counts no distinct ones
-    {"average_line_length_filter": {"min_len": 10}},
-    {"character_repetition_filter": {"rep_len": 10, "max_ratio": 0.5}},
-    {"word_repetition_filter": {"rep_len": 5, "max_ratio": 0.15}},
-    {"word_repetition_filter": {"rep_len": 10, "max_ratio": 0.10}},
+    *(
+        {"word_repetition_filter": {"rep_len": length, "max_ratio": most}}
+        for length, most in ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
+    ),
 ]
 
 
