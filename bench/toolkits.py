@@ -253,8 +253,9 @@ EXPLANATION = """\
   with Data-Juicer's rules also otherwise. Language: English is kept, by py3langid in all three; the fastText model
   that the others would use is a download.
 - Rows with a fault: the job of texts on one JSONL file of {row_count:,} rows, of which some have a fault
-  (`tests/poisoned_rows.py`; {bad_count} kinds). *lost*: good rows that are not among what the tool kept. corpusmill
-  keeps rows of which only the URL, the date or the label is of a wrong type, with that in `meta`.
+  (`tests/poisoned_rows.py`; {bad_count} kinds). *lost*: good rows that are not among what the tool kept, of which
+  nobody is told where the exit status is 0. corpusmill keeps rows of which only the URL, the date or the label is of a
+  wrong type, with that in `meta`.
 """
 
 
