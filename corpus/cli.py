@@ -40,6 +40,8 @@ STAGES = {  # in the order of the graph: what each is for, and its module
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `corpus`. Returns the exit code: 0, 1 for a failed stage, 2 for the user's mistakes."""
+    # Arrow's own allocator keeps some 50 MB of what it has read. It is chosen when Arrow is first imported.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     parser = argparse.ArgumentParser("corpus", description="Build, inspect and export a corpus.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, (purpose, _) in STAGES.items():
