@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from corpus.errors import UserError
+from corpus.report.metrics import parse_metrics
 
 WORKSPACE = "workspace"
 
@@ -149,22 +149,19 @@ def _not_here(version: Version, path: str, error: Exception) -> UserError:
 
 
 def read_report(version: Version, stage: str) -> dict[str, Any] | None:
-    """reports/STAGE.json, None where there is none. Raises UserError where it is no JSON object."""
+    """reports/STAGE.json, None where there is none. Raises UserError where it is not what a stage reports."""
     path = version.path("reports", f"{stage}.json")
     text = _read_text(version, path)
     try:
-        report = None if text is None else json.loads(text)
-        if isinstance(report, dict | None):
-            return report
-    except ValueError:
-        pass
-    raise UserError(f"{path} of {version.name} is no JSON object: build the stage again")
+        return None if text is None else parse_metrics(text)
+    except ValueError as error:
+        raise UserError(f"{path} of {version.name} is not JSON of a stage ({error}): build it again") from None
 
 
 def counts_of(version: Version, stage: str) -> dict[str, int] | None:
-    """`rows` of a stage's report: documents `in`, `generated`, `kept` and `dropped`; None where there are none."""
-    rows = (read_report(version, stage) or {}).get("rows")
-    return rows if isinstance(rows, dict) and {"in", "generated", "dropped"} <= rows.keys() else None
+    """`rows` of a stage's report: documents `in`, `generated`, `kept` and `dropped`; None where there is no report."""
+    report = read_report(version, stage)
+    return None if report is None else dict(report["rows"])
 
 
 def read_parameters(version: Version) -> dict[str, Any] | None:

@@ -7,7 +7,6 @@ scraped + generated = kept + dropped, from the first stage to the last.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from corpus.report.compare import Comparison, Read, compare, git, in_folder, in_
 from corpus.report.funnel import DECIDING, check_whole_graph, drops, funnel
 from corpus.report.histograms import histograms
 from corpus.report.index import build_index
+from corpus.report.metrics import bounds_of, read_metrics
 from corpus.report.mix import cluster_sizes, length_mix, perplexity_quantiles, source_losses, volumes, year_mix
 from corpus.report.page import render
 from corpus.report.samples import Sample, chance_of, document_samples
@@ -42,7 +42,7 @@ from corpus.report.topics import topic_tables
 from corpus.stage import Metrics, Run, link, write_json, write_plot
 
 READS = ()
-VERSION = 1
+VERSION = 2
 
 SECTIONS = (  # of the page: template, and title in English and Chinese
     ("top", "Verdict", "结论"),
@@ -148,14 +148,8 @@ def write_comparison(run: Run, name: str, revision: str | None, before: Read, ta
 def read_reports(folder: Path) -> dict[str, Metrics]:
     """What each stage that ran wrote into reports/STAGE.json. Raises UserError for a broken file, or none at all."""
     stages = [*DECIDING, "measure", "reference", "perplexity", "pack", "finetune", "evaluate"]
-    found = {}
-    for stage in stages:
-        path = folder / f"{stage}.json"
-        if path.exists():
-            try:
-                found[stage] = json.loads(path.read_text("utf-8"))
-            except ValueError as error:
-                raise UserError(f"{path} is not JSON ({error}): `dvc repro {stage} --force` writes it again") from None
+    read = ((stage, read_metrics(folder / f"{stage}.json")) for stage in stages)
+    found = {stage: metrics for stage, metrics in read if metrics is not None}
     for stage in ("scrape", "clean"):
         if stage not in found:
             raise UserError(f"{folder / stage}.json does not exist: run `dvc repro {stage}`, then the report")
@@ -167,7 +161,7 @@ def context(
 ) -> dict[str, Any]:
     """All that the page shows but for the comparison, by the names that the templates use; None for what no stage has
     made yet. `index` is that of data/."""
-    bounds = metrics.get("filter", {}).get("bounds", {})
+    bounds = bounds_of(metrics.get("filter", {}))
     scales = measured_scales(data, metrics.keys())
     counts = tally(data, metrics.keys(), scales, bounds)
     sets = set_scores(metrics["evaluate"]["sets"]) if "evaluate" in metrics else []

@@ -224,7 +224,7 @@ def test_without_any_stage_it_says_what_to_run(tmp_path: Path) -> None:
 def test_broken_metrics_are_named(tmp_path: Path) -> None:
     folder = build(tmp_path / "project", documents=40)
     (folder / "reports/dedup.json").write_text("{")
-    with pytest.raises(UserError, match=r"reports/dedup\.json is not JSON"):
+    with pytest.raises(UserError, match=r"reports/dedup\.json is not JSON of a stage"):
         report(folder)
 
 
