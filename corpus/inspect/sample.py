@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import hashlib
 import itertools
-import json
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from corpus.clean.personal import mask_personal_data
 from corpus.documents import ROW_GROUP_ROWS, aligned_batches, open_part, table_batches
 from corpus.errors import UserError
 from corpus.filter.table import cut, printable, signed, wrap
-from corpus.inspect.terminal import plain, to_text
+from corpus.inspect.terminal import plain, to_line, to_text
 from corpus.reasons import explain
 
 STAGES = ("scrape", "clean", "dedup", "filter", "split", "augment")  # those that keep and drop
@@ -217,7 +216,7 @@ def _document(row: dict[str, Any], stage: str, file: Path, mask: bool) -> dict[s
 
 def to_lines(documents: Sequence[dict[str, Any]]) -> str:
     """One JSON object per line, with the whole text."""
-    return "\n".join(json.dumps(document, ensure_ascii=False) for document in documents)
+    return "\n".join(map(to_line, documents))
 
 
 def render_samples(documents: Sequence[dict[str, Any]], width: int = WIDTH) -> str:
