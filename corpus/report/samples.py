@@ -17,7 +17,7 @@ from corpus.clean.personal import mask_personal_data
 from corpus.documents import aligned_batches, list_parts
 from corpus.errors import UserError
 from corpus.report.before import Change, changes, text_before
-from corpus.report.index import Outdated, find_id, key_of_id, read_row
+from corpus.report.index import Outdated, find_id, read_row
 from corpus.report.tally import MEASURING
 
 TEXT_CHARS = 1_500  # of a document at most, and fewer where many are shown:
@@ -248,15 +248,14 @@ def _excerpt(row: Mapping[str, Any], mask: bool, characters: int) -> Excerpt:
 def _cleaning(data: Path, index: Path, identity: str, mask: bool, characters: int) -> list[Change]:
     """What cleaning changed in a document, a few lines of each stretch."""
     try:
-        places = find_id(data, identity, index).get(key_of_id(identity), [])
+        rows = {
+            stage: read_row(data / place.file, place.row)
+            for place in find_id(data, identity, index)
+            for stage in ("scrape", "clean")
+            if place.kind == "id" and place.file.startswith(f"{stage}/part-")
+        }
     except (Outdated, UserError):
         return []
-    rows = {
-        stage: read_row(data / place.file, place.row)
-        for stage in ("scrape", "clean")
-        for place in places
-        if place.kind == "id" and place.file.startswith(f"{stage}/part-")
-    }
     before = text_before(rows["scrape"]) if "scrape" in rows else None
     if before is None or "clean" not in rows:
         return []
