@@ -14,7 +14,7 @@ import polars as pl
 from corpus.clean.personal import mask_personal_data
 from corpus.errors import UserError
 from corpus.reasons import explain
-from corpus.report.before import Change, changes, text_before
+from corpus.report.before import Change, beginning, changes, text_before
 from corpus.report.index import Outdated, Place, find_id, key_of_id, read_row, read_rows
 from corpus.report.metrics import bounds_of, read_metrics
 
@@ -22,6 +22,7 @@ ANNOTATIONS = ("measure", "perplexity", "dedup", "filter", "split")  # row by ro
 BORN = ("scrape", "clean", "augment")  # the stages whose files have rows of their own, in the order of the graph
 MOST_RELATIVES = 20  # of each kind; each costs reading a row group
 LEARNED = ("train", "validation")  # packs that the corpus is learned from, or judged by
+MOST_CHARS = 1_000_000  # of a text that clean did not keep: all of it is searched for personal data
 _NOTED = ("id", "text", "source", "batch", "url", "title", "kept", "reasons", "margins")
 
 
@@ -105,19 +106,21 @@ def life_of(data: Path, identity: str, places: Sequence[Place], mask: bool = Tru
                     steps.append(_annotation_step(annotation, beside, noted))
                     signals |= noted if annotation in ("measure", "perplexity") else {}
                     document |= {k: v for k, v in noted.items() if annotation == "dedup" and k == "duplicate_of"}
-    checks, others, notes = _checks(data.parent / "reports", document.get("lang"), signals, steps)
+    checks, others, notes = _checks(data.resolve().parent / "reports", document.get("lang"), signals, steps)
     relatives, more = _relatives(data, identity, places, document, steps)
     later, untold = _later_steps(data, identity, places)
     steps += later
     after = document.get("text") if any(s.stage == "clean" and s.outcome == "kept" for s in steps) else None
     earlier = text_before(before) if before else None
-    if mask and earlier:
-        earlier = mask_personal_data(earlier)[0]
-    text, title = after or earlier or document.get("text"), document.get("title")
+    compared = beginning(earlier) if earlier and after else None
+    text, title = after or (earlier or document.get("text") or "")[:MOST_CHARS] or None, document.get("title")
+    if mask:
+        compared = compared and mask_personal_data(compared)[0]
+        text, title = (text, title) if after else (said and mask_personal_data(said)[0] for said in (text, title))
     return Life(
         identity,
         document.get("url"),
-        mask_personal_data(title)[0] if mask and title and not after else title,
+        title,
         document.get("source"),
         document.get("lang"),
         _verdict(steps),
@@ -125,8 +128,8 @@ def life_of(data: Path, identity: str, places: Sequence[Place], mask: bool = Tru
         checks,
         others,
         relatives,
-        changes(earlier, after) if earlier and after else [],
-        mask_personal_data(text)[0] if mask and text and not after else text,
+        changes(compared, after) if compared and after else [],
+        text,
         [*notes, *more, *untold],
     )
 

@@ -298,6 +298,12 @@ def test_without_bounds_a_life_is_told_all_the_same(copy: Path, broken: str | No
     assert [("reports/filter.json" in note) for note in one.notes] == [True] * ("rows" not in broken or "3" in broken)
 
 
+def test_bounds_are_beside_the_data_however_its_folder_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copy / "data")
+    (one,) = lives(Path(), "http://rows.example/short")
+    assert one.checks
+
+
 def test_of_many_copies_a_few_are_told(tmp_path: Path) -> None:
     ids = [document_id(str(number)) for number in range(300)]
     texts = {"id": ids, "text": ["the same"] * 300, "source": ["a"] * 300}
