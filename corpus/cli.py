@@ -382,17 +382,25 @@ def guarded(action: Callable[[], None]) -> int:
     try:
         action()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _fail("error", error, 2)
     except StageError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+        return _fail("failed", error, 1)
     except BrokenPipeError:
         return 0
     except OSError as error:  # no space, no permission: an operating system's errors say what and where
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+        return _fail("failed", error, 1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _fail(word: str, error: Exception, code: int) -> int:
+    """Say what failed, with `--log-json` as an event. Returns the exit code."""
+    from corpus.progress import log, logs_json
+
+    if logs_json():
+        log("failed", error=str(error), code=code)
+    else:
+        print(f"{word}: {error}", file=sys.stderr)
+    return code

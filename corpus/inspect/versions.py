@@ -51,15 +51,21 @@ def open_version(name: str, root: Path = Path()) -> Version:
             raise UserError(f"{name} is a folder without data/: {hint}")
         return Version(name, fsspec.filesystem("file"), folder.resolve().as_posix(), None)
     commit = _commit(name, root)
+    from configobj import ConfigObjError
     from dvc.api import DVCFileSystem  # slow to import
+    from dvc.exceptions import DvcException
 
     top = (_git(root, "rev-parse", "--show-toplevel") or "").removesuffix("\n")
     below = (_git(root, "rev-parse", "--show-prefix") or "").removesuffix("\n").rstrip("/")
     # Remotes and cache as they are now: a revision may be older than they.
-    config = DVCFileSystem(top).repo.config
-    known = {section: config[section] for section in ("core", "remote", "cache") if section in config}
-    # In a revision DVC finds a project below the top of its repository only from there.
-    return Version(name, DVCFileSystem(top, rev=commit, subrepos=bool(below), config=known), below, commit)
+    try:
+        config = DVCFileSystem(top).repo.config
+        known = {section: config[section] for section in ("core", "remote", "cache") if section in config}
+        # In a revision DVC finds a project below the top of its repository only from there.
+        return Version(name, DVCFileSystem(top, rev=commit, subrepos=bool(below), config=known), below, commit)
+    except (DvcException, ConfigObjError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"{name}: DVC cannot open this project ({said}): mend it until `dvc status` runs") from None
 
 
 def _commit(name: str, root: Path) -> str:

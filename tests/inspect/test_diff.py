@@ -516,6 +516,16 @@ def test_revisions_and_experiments(repository: Path) -> None:
     assert is_same(compare(open_version("HEAD", repository), open_version("workspace", repository)))
 
 
+@pytest.mark.parametrize("config", ["[core\n", "[core]\nremote = nowhere\nunknown = 1\n"])
+def test_a_broken_configuration_of_dvc_is_named(tmp_path: Path, config: str) -> None:
+    command(tmp_path, "git", "init", "--quiet")
+    command(tmp_path, "dvc", "init", "--quiet")
+    command(tmp_path, "git", "commit", "--quiet", "--all", "--message", "start")
+    (tmp_path / ".dvc/config").write_text(config)
+    with pytest.raises(UserError, match="DVC cannot open this project"):
+        open_version("HEAD", tmp_path)
+
+
 def test_a_project_below_the_top_of_its_repository(tmp_path: Path) -> None:
     rows = random_rows(9, number=20)
     folder = write_version(tmp_path / "top" / "project", rows)
