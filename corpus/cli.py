@@ -455,18 +455,14 @@ def guarded(action: Callable[[], None]) -> int:
     try:
         action()
     except UserError as error:
-        print(f"error: {_addressed(error)}", file=sys.stderr)
-        return 2
+        return _fail("error", str(error), 2)
     except StageError as error:
-        print(f"failed: {_addressed(error)}", file=sys.stderr)
-        return 1
+        return _fail("failed", str(error), 1)
     except BrokenPipeError:
         return 0
     except OSError as error:  # no space, no permission: an operating system's errors say what and where
         short = "requested and" in str(error)  # NumPy says no more than how many items it could write
-        why = f"a file could not be written, is the disk full? ({error})" if short else _addressed(error)
-        print(f"failed: {why}", file=sys.stderr)
-        return 1
+        return _fail("failed", f"a file could not be written, is the disk full? ({error})" if short else str(error), 1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
@@ -478,8 +474,17 @@ def guarded(action: Callable[[], None]) -> int:
     return 0
 
 
-def _addressed(error: Exception) -> str:
-    """What an error says, with addresses instead of the folders here that stand for them."""
+def _fail(word: str, why: str, code: int) -> int:
+    """Say what failed, with addresses instead of the folders here that stand for them; with `--log-json` as an event.
+
+    Returns the exit code.
+    """
+    from corpus.progress import log, logs_json
     from corpus.storage import with_addresses
 
-    return with_addresses(str(error))
+    why = with_addresses(why)
+    if logs_json():
+        log("failed", error=why, code=code)
+    else:
+        print(f"{word}: {why}", file=sys.stderr)
+    return code
