@@ -61,6 +61,8 @@ def main() -> None:
                 run(project, NOT_MEASURED[stage], options.workers, options.limit_mb)
             peaks[megabytes][stage] = run(project, stage, options.workers, options.limit_mb)
             print(megabytes, stage, json.dumps(peaks[megabytes][stage]), file=sys.stderr, flush=True)
+            if peaks[megabytes][stage]["code"]:
+                break  # what follows has nothing to read
     print(table(peaks))
 
 
@@ -117,7 +119,7 @@ def documents(sources: list[Path], megabytes: int) -> Iterator[list[str]]:
 
 
 def run(project: Path, stage: str, workers: int, limit_mb: int) -> dict[str, float]:
-    """Run a stage from an empty store under the limit: seconds and peaks in MB."""
+    """Run a stage from an empty store under the limit: exit code, seconds, and peaks in MB."""
     shutil.rmtree(project / ".corpusmill" / "parts" / stage, ignore_errors=True)
     program = Path(sys.executable).with_name("train" if stage in ("base", "pack") else "corpus")
     started = time.perf_counter()
@@ -142,8 +144,9 @@ def run(project: Path, stage: str, workers: int, limit_mb: int) -> dict[str, flo
         said = process.communicate()[1]
         watcher.join()
     if process.returncode:
-        raise SystemExit(f"{stage} of {project} ended with {process.returncode}: {said.decode()}")
-    return {"seconds": time.perf_counter() - started} | {name: kilobytes / 1e3 for name, kilobytes in peaks.items()}
+        print(f"{stage} of {project} ended with {process.returncode}: {said.decode()}", file=sys.stderr)
+    ended = {"code": process.returncode, "seconds": time.perf_counter() - started}
+    return ended | {name: kilobytes / 1e3 for name, kilobytes in peaks.items()}
 
 
 @contextlib.contextmanager
@@ -209,10 +212,11 @@ def table(peaks: dict[int, dict[str, dict[str, float]]]) -> str:
     head += [f"ratio, {kind}" for kind in kinds.values()] + [f"s, {size} MB" for size in sizes]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for stage in peaks[sizes[0]]:
-        found = [peaks[size][stage] for size in sizes]
-        cells = [f"{one[kind]:,.0f}" for kind in kinds for one in found]
-        cells += [f"{found[-1][kind] / found[0][kind]:.2f}" for kind in kinds]
-        cells += [f"{one['seconds']:.0f}" for one in found]
+        found = [peaks[size].get(stage, {"code": None}) for size in sizes]
+        whole = all(one["code"] == 0 for one in found)
+        cells = [f"{one[kind]:,.0f}" if one["code"] == 0 else "failed" for kind in kinds for one in found]
+        cells += [f"{found[-1][kind] / found[0][kind]:.2f}" if whole else "–" for kind in kinds]
+        cells += [f"{one['seconds']:.0f}" if one["code"] == 0 else "–" for one in found]
         lines.append(f"| {stage} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
