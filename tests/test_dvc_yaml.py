@@ -29,6 +29,7 @@ FRAME = {
     "answers",
     "progress",
     "locks",
+    "yaml_files",
 }
 
 
