@@ -33,7 +33,7 @@ lint: install
 SECONDS ?= 60
 fuzz: install
 	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
-	python tests/fuzz/run.py --seconds $(SECONDS)
+	python -m tests.fuzz all --seconds $(SECONDS)
 
 clean:
 	rm -rf .corpusmill data/*/.*.partial
