@@ -33,7 +33,7 @@ lint: install
 SECONDS ?= 60
 fuzz: install
 	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
-	python tests/fuzz/run.py --seconds $(SECONDS)
+	python -m tests.fuzz all --seconds $(SECONDS)
 
 # One job on this and two other toolkits, which it installs beside; BENCH="--quick", or --texts and --pages of your own.
 bench: install

@@ -207,7 +207,8 @@ def _damaged(path: Path, error: Exception) -> Exception:
         return error
     if path.suffix in (".jsonl", ".json", ".csv", ".txt"):
         return UserError(f"{path} is no Parquet: other files come in through `sources` in params.yaml (corpus init)")
-    return UserError(f"{path} is not a whole Parquet file ({error}): delete it and build or copy it again")
+    said = " ".join(str(error).split())
+    return UserError(f"{path} is not a whole Parquet file ({said}): delete it and build or copy it again")
 
 
 def _columns_to_read(files: Sequence[pq.ParquetFile], position: int, wanted: Sequence[str] | None) -> list[str]:

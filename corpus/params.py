@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from corpus.errors import UserError
 from corpus.sources import AnySource, Location, Name, Positive, Regex, Section
+from corpus.yaml_files import parse_yaml
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch take
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -519,13 +519,13 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Params:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
+        tree = parse_yaml(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: `corpus init` writes one, --params names another") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds no sections: it should have `sources:`, `clean:` and so on at the left margin")
     return tree
@@ -545,13 +545,15 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     node: Any = tree
     try:
+        parsed = parse_yaml(value)
+    except ValueError:
+        raise UserError(f"--set {override}: {value!r} is not a YAML value; put quotes around text") from None
+    try:
         for parent in parents:
             node = node[int(parent)] if isinstance(node, list) else node.setdefault(parent, {})
-        node[int(last) if isinstance(node, list) else last] = yaml.safe_load(value)
+        node[int(last) if isinstance(node, list) else last] = parsed
     except (ValueError, IndexError, TypeError, AttributeError):
         raise UserError(f"--set {override}: there is no such key") from None
-    except yaml.YAMLError:
-        raise UserError(f"--set {override}: {value!r} is not a YAML value; put quotes around text") from None
 
 
 def _describe(error: Any) -> str:

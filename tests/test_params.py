@@ -23,6 +23,13 @@ from corpus.params import Params, load
         ("dedup: {threshold: 0.3}", "edge_threshold 0.4 is above threshold 0.3"),
         ("a: [", "is not YAML"),
         ("[]", "holds no sections"),
+        ("scrape: {as_of: 2024-02-30}", "is not YAML: line 1, column 17: 2024-02-30 is no timestamp: put quotes"),
+        ("workers: !!int ''", "is not YAML: line 1, column 10:  is no int"),
+        ("clean: {max_mb: " + "9" * 5_000 + "}", "is not YAML: line 1, column 17: 9{40} is no int"),
+        ('a: "\\U00110000"', "is not YAML: "),
+        ("a: \0", "is not YAML: unacceptable character"),
+        ("a: " + "[" * 1_500, "is not YAML: it is nested too deeply"),
+        ("a: &a [*a]", r"is not YAML: line 1: an alias \(\*\) stands within what it repeats"),
     ],
 )
 def test_refusals(tmp_path: Path, yaml: str, sentence: str) -> None:
@@ -32,6 +39,25 @@ def test_refusals(tmp_path: Path, yaml: str, sentence: str) -> None:
         load(path)
     assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("first", "next_"), [("[x]", "[{}]"), ("{x: y}", "{{<<: [{}]}}")])
+def test_aliases_that_multiply_values_are_refused_before_they_fill_the_memory(
+    tmp_path: Path, first: str, next_: str
+) -> None:
+    lines = [f"a{n}: &a{n} " + next_.format(", ".join([f"*a{n - 1}"] * 9)) for n in range(1, 12)]
+    path = tmp_path / "params.yaml"
+    path.write_text("\n".join([f"a0: &a0 {first}", *lines, "clean: *a11"]))
+    with pytest.raises(UserError, match=r"its aliases \(\*\) repeat more than 100,000 values"):
+        load(path)
+
+
+def test_aliases_may_repeat_what_is_written_once(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("clean: {languages: &both [en, zh-Hans], language: {among: *both}}\nforget: {ids: [&a x, *a]}")
+    params = load(path)
+    assert params.clean.languages == params.clean.language.among == ["en", "zh-Hans"]
+    assert params.forget.ids == ["x", "x"]
 
 
 def test_two_sources_of_one_name(tmp_path: Path) -> None:
@@ -56,7 +82,9 @@ def test_overrides(tmp_path: Path) -> None:
     assert params.sources[0].batch == 3
 
 
-@pytest.mark.parametrize("override", ["dedup", "=1", "sources.7.batch=1", "dedup.threshold.x=1", "clean.pii=[", "a=1"])
+@pytest.mark.parametrize(
+    "override", ["dedup", "=1", "sources.7.batch=1", "dedup.threshold.x=1", "clean.pii=[", "a=1", "workers=!!int ''"]
+)
 def test_wrong_overrides(tmp_path: Path, override: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("dedup: {threshold: 0.7}")

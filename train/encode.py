@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-import yaml
 from jinja2 import StrictUndefined, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from corpus.errors import UserError
 from corpus.params import Pack
+from corpus.yaml_files import parse_yaml
 from train.models import first_line, load_tokenizer
 from train.shards import Document, Dropped, Messages, Tally, hashed
 
@@ -88,11 +88,11 @@ def read_templates(paths: Iterable[Path]) -> list[Template]:
     templates = []
     for path in paths:
         try:
-            template = Template.model_validate(yaml.safe_load(path.read_text("utf-8")))
+            template = Template.model_validate(parse_yaml(path.read_text("utf-8")))
         except ValidationError as error:
             key = ".".join(str(part) for part in error.errors()[0]["loc"] if part != "[key]") or "the file"
             raise UserError(f"pack.templates: {path}: {key}: {error.errors()[0]['msg']}") from None
-        except (OSError, yaml.YAMLError, ValueError, RecursionError, MemoryError) as error:
+        except (OSError, ValueError, RecursionError, MemoryError) as error:
             raise UserError(f"pack.templates: {path} cannot be read as YAML ({first_line(error)})") from None
         template._name = str(path)
         templates.append(template)

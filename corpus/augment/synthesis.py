@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import polars as pl
-import yaml
 from jinja2 import StrictUndefined, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -21,6 +20,7 @@ from corpus.documents import document_id
 from corpus.errors import UserError
 from corpus.params import Language, Synthesis
 from corpus.text.sentences import split_sentences
+from corpus.yaml_files import parse_yaml
 
 METHOD = "synthesis"
 OURS = Path(__file__).parent / "templates"
@@ -74,14 +74,14 @@ def read_templates(paths: Sequence[Path]) -> list[Template]:
 def _read(path: Path) -> Template:
     where = f"augment.synthesise.templates: {path}"
     try:
-        template = Template.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        template = Template.model_validate(parse_yaml(path.read_text("utf-8")))
         asked = meta.find_undeclared_variables(_JINJA.parse(template.prompt))
     except ValidationError as error:
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # a misspelling explains the rest
         raise UserError(f"{where}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
     except TemplateSyntaxError as error:
         raise UserError(f"{where}: prompt: no Jinja, line {error.lineno}: {error.message}") from None
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{where} cannot be read as YAML: {str(error).splitlines()[0]}") from None
     unknown = asked - KNOWN
     if unknown or "text" not in asked:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from corpus.errors import UserError
 from corpus.params import Bound, Filter
 from corpus.sources import Section
+from corpus.yaml_files import parse_yaml
 
 FOLDER = Path(__file__).parent / "profiles"
 
@@ -86,11 +86,11 @@ def _read(name: str, key: str, folder: Path) -> Profile:
             " one of your own goes by its path, *.yaml"
         )
     try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
+        tree = parse_yaml(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{key}: {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a profile: it is no YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not a profile: it is no YAML: {error}") from None
     try:
         return Profile.model_validate(tree)
     except ValidationError as error:

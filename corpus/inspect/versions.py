@@ -13,10 +13,10 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from corpus.errors import UserError
 from corpus.report.metrics import parse_metrics
+from corpus.yaml_files import parse_yaml
 
 WORKSPACE = "workspace"
 
@@ -178,9 +178,9 @@ def read_parameters(version: Version) -> dict[str, Any] | None:
     path = version.path("params.yaml")
     text = _read_text(version, path)
     try:
-        return None if text is None else flatten(yaml.safe_load(text) or {})
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path} of {version.name} is not YAML: {' '.join(str(error).split())}") from None
+        return None if text is None else flatten(parse_yaml(text) or {})
+    except ValueError as error:
+        raise UserError(f"{path} of {version.name} is not YAML: {error}") from None
 
 
 def _read_text(version: Version, path: str) -> str | None:

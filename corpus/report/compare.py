@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from corpus.report.funnel import DECIDING, drops, funnel
 from corpus.report.metrics import parse_metrics
 from corpus.report.scores import LESS_IS_BETTER, MODELS
+from corpus.yaml_files import parse_yaml
 
 Read = Callable[[str], str | None]  # the text of a file by its path in the project, None where there is none
 SHOWN = ("bits_per_byte", "perplexity", "accuracy", "macro_f1")  # scores that are compared
@@ -131,8 +130,8 @@ def _figures(before: Mapping[str, float], now: Mapping[str, float], absent: floa
 
 def _params(before: str | None, now: str | None) -> list[tuple[str, str, str]]:
     try:
-        old, new = (flattened(yaml.safe_load(text) or {}) if text else {} for text in (before, now))
-    except yaml.YAMLError:
+        old, new = (flattened(parse_yaml(text) or {}) if text else {} for text in (before, now))
+    except ValueError:
         return []
     keys = [key for key in dict.fromkeys([*new, *old]) if old.get(key) != new.get(key)]
     return [(key, old.get(key, "–"), new.get(key, "–")) for key in keys if key != "workers"]

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import PROJECT
+from fuzz.oracles import slow_hash, slow_tokens
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -20,43 +21,8 @@ from corpus.text.scripts import HANGUL, UNSPACED
 from corpus.text.segment import words
 from corpus.text.tokens import tokenise
 
-SINGLE = [
-    "CJK UNIFIED",
-    "CJK COMPATIBILITY IDEO",
-    "HIRAGANA LETTER",
-    "KATAKANA LETTER",
-    "THAI CHARACTER",
-    "HANGUL SYLL",
-]
 LETTERS = "abzÉßñşЖяΩςİǰﬁꙀᾳמאŉ한글中文𠮷𝐀𞤀ひカกขั0٣９½_'’.,;:!?，。 　\n\t-–“”…€😀"
 LETTERS += "\u0301\u0345\u0323\u093f\ufe0f\u00ad\u200d\ue000"
-
-
-def slow_tokens(text: str) -> list[str]:
-    """The tokens of a text: folded first, then character by character."""
-    found: list[str] = []
-    open_word = False
-    for character in unicodedata.normalize("NFC", text).casefold():
-        name, category = unicodedata.name(character, ""), unicodedata.category(character)
-        if category == "Cf" or character in "'’＇":
-            continue
-        if any(name.startswith(script) for script in SINGLE) and category[0] in "LM":
-            found.append(character)
-            open_word = False
-        elif category[0] in "LN" or (category[0] == "M" and open_word):
-            found.append(found.pop() + character if open_word else character)
-            open_word = True
-        else:
-            open_word = False
-    return found
-
-
-def slow_hash(token: str) -> int:
-    value, most = 0xCBF29CE484222325, 2**64 - 1
-    for character in token:
-        value = ((value ^ ord(character)) * 0x9E3779B97F4A7C15) & most
-    value = ((value ^ (value >> 32)) * 0xD6E8FEB86659FD93) & most
-    return value ^ (value >> 32)
 
 
 def hashes(*texts: str | None) -> list[list[int]]:

@@ -1,0 +1,1 @@
+"""Bytes that may be anything, through all that reads text: `python -m tests.fuzz --help`, docs/testing.md."""
