@@ -16,8 +16,11 @@ LOCK_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def locked(path: Path, output: Path) -> Iterator[None]:
-    """Hold the lock of an output; wait a little for a run that is just being killed. Raises UserError if it stays."""
+def locked(path: Path, output: Path, *, passing: bool = False) -> Iterator[None]:
+    """Hold the lock of an output; wait a little for a run that is just being killed. Raises UserError if it stays.
+
+    A `passing` one is removed afterwards; none that others lock by means of their own may be.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + LOCK_SECONDS
     while (file := _lock(path)) is None:
@@ -28,12 +31,13 @@ def locked(path: Path, output: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            if passing:
+                path.unlink(missing_ok=True)
 
 
-def lock_of(output: Path) -> Path:
-    """The file to lock while an output is written: beside it, so that runs of other folders see it as well."""
-    return output.with_name(f".{output.name}.lock")
+def locked_output(output: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of a stage's output, an absolute path. It lies beside it: runs of other folders see it as well."""
+    return locked(output.with_name(f".{output.name}.lock"), output, passing=True)
 
 
 def _lock(path: Path) -> IO[str] | None:

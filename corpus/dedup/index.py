@@ -108,7 +108,7 @@ def _read(index: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     try:
         yield from pq.ParquetFile(index, page_checksum_verification=True).iter_batches(columns=columns)
     except (pa.ArrowException, OSError) as error:
-        message = f"the index of {index.name} is damaged ({error}): delete .corpusmill/parts/dedup and run again"
+        message = f"the index of {index.name} is damaged ({error}): run again"
         raise UserError(message) from None
 
 

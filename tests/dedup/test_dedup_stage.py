@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from conftest import digests
 from datasketch import LeanMinHash, MinHashLSH
 
 from corpus.dedup import stage
@@ -483,9 +484,10 @@ def test_text_that_is_no_text_is_refused(tmp_path: Path) -> None:
     assert "the column `text` holds int64" in refused(tmp_path, folder)
 
 
-def test_a_damaged_index_is_refused(tmp_path: Path, documents: pl.DataFrame) -> None:
+def test_a_damaged_index_is_made_anew(tmp_path: Path, documents: pl.DataFrame) -> None:
     folder = write_parts(tmp_path / "in", documents, [])
     dedup(tmp_path, "out", folder)
+    expected = digests(tmp_path / "out")
     (stored,) = (tmp_path / "home-out" / "parts" / "dedup").glob("*/part-*.parquet")
     whole = bytearray(stored.read_bytes())
     for place in (len(whole) // 2, 1_000):  # in a signature; in an id
@@ -493,7 +495,9 @@ def test_a_damaged_index_is_refused(tmp_path: Path, documents: pl.DataFrame) -> 
         damaged[place] ^= 1
         stored.write_bytes(damaged)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        assert "delete .corpusmill/parts/dedup and run again" in refused(tmp_path, folder)
+        dedup(tmp_path, "out", folder)
+        assert digests(tmp_path / "out") == expected
+        assert stored.read_bytes() == whole
 
 
 def test_an_empty_part_is_no_corpus(tmp_path: Path, documents: pl.DataFrame) -> None:
