@@ -31,7 +31,7 @@ from corpus.cluster import Cluster
 from corpus.documents import aligned_batches, list_parts, open_part, part_writer, read_columns, to_arrow
 from corpus.errors import StageError, UserError
 from corpus.executor import Workers, run_tasks
-from corpus.locks import lock_of, locked
+from corpus.locks import locked, locked_output
 from corpus.params import Params
 from corpus.progress import progress
 
@@ -107,10 +107,7 @@ def execute(stage: Stage, run: Run) -> Metrics:
     """
     started = time.perf_counter()
     run = dataclasses.replace(run, output=run.output.resolve(), work=Counter(), used=set())
-    with (
-        locked(run.home / "locks" / "store.lock", run.home, shared=True),
-        locked(lock_of(run.output), run.output),
-    ):
+    with locked(run.home / "locks" / "store.lock", run.home, shared=True), locked_output(run.output):
         _restore_outdated(run.output)
         _refuse_foreign_folder(run)
         partial = run.output.with_name(f".{run.output.name}.partial")

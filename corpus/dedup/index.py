@@ -122,7 +122,7 @@ def _read(index: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         file = pq.ParquetFile(index, page_checksum_verification=True, pre_buffer=False)
         yield from file.iter_batches(INDEX_ROWS, columns=columns)
     except (pa.ArrowException, OSError) as error:
-        message = f"the index of {index.name} is damaged ({error}): delete .corpusmill/parts/dedup and run again"
+        message = f"the index of {index.name} is damaged ({error}): run again"
         raise UserError(message) from None
 
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from corpus.documents import document_id
 from corpus.errors import StageError
-from corpus.locks import lock_of, locked
+from corpus.locks import locked
 
 BUCKETS = 256
 
@@ -171,11 +171,6 @@ def remove_segments(stored: Path) -> int:
     for folder in folders:
         shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.gone")), ignore_errors=True)
     return len(folders)
-
-
-def output_lock(output: Path) -> contextlib.AbstractContextManager[None]:
-    """The lock that a stage holds while it writes an output, an absolute path."""
-    return locked(lock_of(output), output)
 
 
 class SeenIds:
