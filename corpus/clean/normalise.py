@@ -62,8 +62,11 @@ def normalise(text: str, repair: bool = True) -> Normalised:
         visible = text.encode().translate(None, _CONTROL).decode()
         changes["invisible"] = len(text) - len(visible)
         return Normalised(_tidy(visible) if changes["invisible"] else visible, changes)
-    # What is put right may show further signs, and what is removed may have kept others apart.
-    while True:
+    # What is put right may show further signs, what is removed may have kept others apart, and a composed letter may
+    # be the first of one.
+    before = ""
+    while text != before:
+        before = text
         repaired, lines = _repair(text) if repair and _MOJIBAKE.search(text) else (text, 0)
         visible = _without_invisible(repaired)
         composed = unicodedata.normalize("NFC", visible)
@@ -75,8 +78,6 @@ def normalise(text: str, repair: bool = True) -> Normalised:
             changes["full_width"] += len(_FULL_WIDTH.findall(composed))
             composed = composed.translate(_TO_ASCII)
         text = _tidy(composed.replace("\xa0", " "))
-        if not (lines or len(repaired) > len(visible)):
-            break
     changes["replacement"] = text.count("\ufffd")
     return Normalised(text, changes)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corpus.clean.decode import scrub_surrogates
@@ -29,6 +29,7 @@ ODD = st.text(
 
 
 @given(ODD, st.booleans())
+@example("e\u0301\u201a\xac\xac", True)  # the composed letter is the first sign of mojibake
 def test_twice_is_once(text: str, repair: bool) -> None:
     once = normalise(scrub_surrogates(text), repair).text
     assert normalise(once, repair).text == once

@@ -77,7 +77,8 @@ def page(data: bytes) -> None:
         "chinese": ("as_is", "simplified")[options // 16 % 2],
         "pii": ("off", "mask")[options // 32 % 2],
     }
-    _clean({"body": data[1:], "content_type": _TYPES[options // 64 % len(_TYPES)]}, params)
+    stated = "zh-Hans" if options % 3 else None  # otherwise most pages would be refused for their language
+    _clean({"body": data[1:], "content_type": _TYPES[options // 64 % len(_TYPES)], "lang": stated}, params)
 
 
 def text_row(data: bytes) -> None:
@@ -89,6 +90,7 @@ def text_row(data: bytes) -> None:
     assert "".join(split_sentences(text)) == text
     messages = [{"role": "user", "content": part} for part in text.split("\n\n")]
     _clean({"text": text, "title": text[:50]}, {})
+    _clean({"text": text, "lang": "zh-Hans"}, {"chinese": "traditional"})
     _clean({"text": render_messages(messages), "messages": messages}, {"chinese": "traditional"})
 
 
