@@ -5,6 +5,7 @@ _WANTING = (
     "Resource temporarily unavailable",
     "can't start new thread",
     "failed to map segment",
+    "error return without exception set",  # what an extension says that could not even say this
 )
 
 

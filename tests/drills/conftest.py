@@ -1,0 +1,3 @@
+"""What pytest leaves alone here: code for the processes of the drills."""
+
+collect_ignore = ["inject"]
