@@ -18,6 +18,7 @@ from hypothesis import settings
 
 from corpus.documents import DOCUMENT, document_id, write_table
 
+collect_ignore = ["drills/inject"]  # code for the processes of the drills
 PROJECT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 

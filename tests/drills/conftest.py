@@ -1,3 +1,0 @@
-"""What pytest leaves alone here: code for the processes of the drills."""
-
-collect_ignore = ["inject"]
