@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all install test lint fuzz clean
+.PHONY: all install test lint fuzz bench clean
 
 all: install
 	dvc repro
@@ -34,6 +34,10 @@ SECONDS ?= 60
 fuzz: install
 	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	python -m tests.fuzz all --seconds $(SECONDS)
+
+# One job on this and two other toolkits, which it installs beside; BENCH="--quick", or --texts and --pages of your own.
+bench: install
+	python bench/toolkits.py --install --environments .venv/peers $(BENCH)
 
 clean:
 	rm -rf .corpusmill data/*/.*.partial

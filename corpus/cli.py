@@ -20,6 +20,7 @@ from corpus.executor import default_workers, die_with_parent
 
 if TYPE_CHECKING:
     from corpus.params import Params, StageName
+    from corpus.publish import Target
     from corpus.stage import Metrics, Run, Stage
 
 STAGES = {  # in the order of the graph: what each is for, and its module
@@ -39,6 +40,8 @@ STAGES = {  # in the order of the graph: what each is for, and its module
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `corpus`. Returns the exit code: 0, 1 for a failed stage, 2 for the user's mistakes."""
+    # Arrow's own allocator keeps some 50 MB of what it has read. It is chosen when Arrow is first imported.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     parser = argparse.ArgumentParser("corpus", description="Build, inspect and export a corpus.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, (purpose, _) in STAGES.items():
@@ -58,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_stage_options(everything, inputs=False)
     export = commands.add_parser("export", help="write the documents that a stage kept as plain Parquet or JSONL")
     export.add_argument("stage", choices=[s for s in STAGES if s not in ("scrape", "reference", "report")])
-    export.add_argument("folder", type=Path, help="a new or empty folder")
+    export.add_argument("folder", type=_location, help="a new or empty folder")
     export.add_argument("--dropped", action="store_true", help="also write those it dropped, with their reasons")
     export.add_argument("--format", choices=["jsonl", "parquet", "label-studio"], default="jsonl")
-    export.add_argument("--data", type=Path, default=Path("data"))
+    _add_data(export)
     init = commands.add_parser("init", help="write a params.yaml and dvc.yaml for your own sources")
     init.add_argument("sources", nargs="+", help="web addresses, folders of pages, or files of documents")
     init.add_argument("--folder", type=Path, default=Path())
@@ -84,9 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(options: argparse.Namespace) -> None:
     if options.command == "export":
-        from corpus.export import export_documents
+        from corpus.addresses import export
 
-        print(export_documents(options.stage, options.folder, options.format, options.dropped, options.data))
+        print(export(options))
     elif options.command == "init":
         from corpus.init import write_project
 
@@ -127,6 +130,8 @@ def compare_reports(options: argparse.Namespace) -> str:
     from corpus.report.compare import in_folder, in_git
     from corpus.report.stage import write_comparison
 
+    if options.output and not isinstance(options.output, Path):
+        raise UserError(f"--output {options.output}: --compare writes a page into a folder here")
     if options.input or options.limit:
         raise UserError("--compare shows the run that is built here: leave out --input and --limit")
     run = stage_run(options, "report", chosen_params(options), stage_module(STAGES["report"][1]))
@@ -140,12 +145,15 @@ def run_all_stages(options: argparse.Namespace) -> None:
     """Run all stages into a folder of their own, which holds `data/` and `reports/` like a project."""
     from corpus.params import load
     from corpus.stage import Run, stage_folder
+    from corpus.storage import is_remote
 
     _check_numbers(options)
     if options.log_json:
         os.environ["CORPUSMILL_LOG"] = "json"
     params = load(options.params or Path("params.yaml"), options.set)
     root = options.output or Path("try")
+    if is_remote(root):
+        raise UserError(f"--output {root}: `corpus run` writes into a folder here; each stage writes to an address")
     for stage in STAGES:
         code = stage_module(STAGES[stage][1])
         run = Run(
@@ -167,13 +175,15 @@ def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> N
     if inputs:
         parser.add_argument(
             "--input",
-            type=Path,
+            type=_location,
             nargs="+",
             action="extend",
             metavar="PATH",
-            help="documents, then their annotations; default: data/",
+            help="documents, then their annotations, here or at addresses like s3://bucket/folder; default: data/",
         )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="a new folder; default: data/STAGE")
+    parser.add_argument(
+        "--output", type=_location, metavar="DIR", help="a new folder, here or at an address; default: data/STAGE"
+    )
     parser.add_argument("--params", type=Path, metavar="FILE", help="default: params.yaml")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one parameter; repeatable"
@@ -199,7 +209,8 @@ def _add_questions_about_a_corpus(commands: Any) -> None:
     sample.add_argument("--seed", type=int, default=0, metavar="N")
     sample.add_argument("-n", type=int, default=5, dest="number", metavar="N")
     stats = commands.add_parser("stats", help="figures of any Parquet files or folders")
-    stats.add_argument("paths", type=Path, nargs="+", metavar="PATH")
+    stats.add_argument("paths", type=_location, nargs="+", metavar="PATH")
+    stats.add_argument("--params", type=Path, metavar="FILE", help="default: params.yaml; of it, `storage`")
     diff = commands.add_parser("diff", help="what changed between two revisions, experiments or folders")
     diff.add_argument("a", metavar="A")
     diff.add_argument("b", nargs="?", default="workspace", metavar="B", help="default: the working tree")
@@ -207,31 +218,48 @@ def _add_questions_about_a_corpus(commands: Any) -> None:
     for command in (why, sample, stats, diff):
         command.add_argument("--json", action="store_true", help="for other programs")
     for command in (why, sample):
-        command.add_argument("--data", type=Path, default=Path("data"))
+        _add_data(command)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=_location, default=Path("data"), help="the stages' folders; default: data")
+    parser.add_argument("--params", type=Path, metavar="FILE", help="default: params.yaml; of it, `storage`")
+
+
+def _location(text: str) -> Path | str:
+    """A path, or an address on object storage."""
+    from corpus.storage import location
+
+    return location(text)
 
 
 def _why(options: argparse.Namespace) -> None:
+    from corpus.addresses import local_data
     from corpus.inspect.why import why
 
-    for text in why(options.data, " ".join(options.document), options.json, _width()):
+    data = local_data(options, [stage for stage in STAGES if stage != "report"])
+    for text in why(data, " ".join(options.document), options.json, _width()):
         print(text, flush=True)
 
 
 def _sample(options: argparse.Namespace) -> None:
+    from corpus.addresses import local_data
     from corpus.inspect.sample import Wanted, render_samples, sample_documents, to_lines
 
     if options.number < 1:
         raise UserError(f"-n {options.number}: ask for at least one document")
     wanted = Wanted(options.stage, options.kept, options.reason, options.lang, options.source)
-    found = sample_documents(options.data, wanted, options.number, options.seed, options.near)
+    data = local_data(options, [stage for stage in STAGES if stage != "report"])
+    found = sample_documents(data, wanted, options.number, options.seed, options.near)
     print(to_lines(found) if options.json else render_samples(found, _width()))
 
 
 def _stats(options: argparse.Namespace) -> None:
+    from corpus.addresses import local_input, storage_of
     from corpus.inspect.stats import folder_stats, render_stats
     from corpus.inspect.terminal import to_json
 
-    found = [folder_stats(path) for path in options.paths]
+    found = [folder_stats(local_input(path, storage_of(options))) for path in options.paths]
     print(to_json(found) if options.json else "\n\n".join(render_stats(one, _width()) for one in found))
 
 
@@ -296,6 +324,8 @@ def answer(options: argparse.Namespace) -> str:
 
 def run_stage(options: argparse.Namespace, stage: str, module: str) -> None:
     """Run one stage as the command line asks and print its summary line."""
+    from corpus.addresses import open_output
+
     if "DVC_STAGE" in os.environ:
         die_with_parent()
     if options.log_json:
@@ -306,23 +336,30 @@ def run_stage(options: argparse.Namespace, stage: str, module: str) -> None:
             raise UserError(f"--{option} needs --output: the graph's own folders hold what dvc repro built")
     params = chosen_params(options)
     code = stage_module(module)
-    _run_and_tell(code, stage_run(options, stage, params, code))
+    target = open_output(options, stage, params)  # before inputs are fetched for it
+    _run_and_tell(code, stage_run(options, stage, params, code), target)
 
 
-def _run_and_tell(code: Stage, run: Run) -> None:
-    """Run a stage and print its final line; with `--log-json` as an event on standard error."""
+def _run_and_tell(code: Stage, run: Run, target: Target | None = None) -> None:
+    """Run a stage, publish its output if that is its target, and print its final line; with `--log-json` as an event on
+    standard error."""
     from corpus.progress import log, logs_json
     from corpus.stage import execute
 
     started = time.perf_counter()
     size = bytes_of(run.inputs)  # before the stage, which may write into a folder of one of them
     metrics = execute(code, run)
+    if target:
+        from corpus.publish import publish
+
+        publish(run.output, target)
+    output = target.place.address if target else str(run.output)
     seconds = time.perf_counter() - started
     if not logs_json():
-        print(summary(run, metrics, seconds, size), flush=True)
+        print(summary(run, metrics, seconds, size, output), flush=True)
         return
     known = {name: metrics[name] for name in ("rows", "dropped_by_reason", "notes") if name in metrics}
-    log("done", stage=run.stage, seconds=round(seconds, 3), bytes_read=size, output=str(run.output), **known)
+    log("done", stage=run.stage, seconds=round(seconds, 3), bytes_read=size, output=output, **known)
 
 
 def bytes_of(inputs: Sequence[Path]) -> int:
@@ -332,15 +369,17 @@ def bytes_of(inputs: Sequence[Path]) -> int:
 
 
 def stage_run(options: argparse.Namespace, stage: str, params: Params, code: Stage) -> Run:
-    """What a stage is told, from the command line's options."""
+    """What a stage is told, from the command line's options; inputs at addresses are mirrored here first."""
+    from corpus.addresses import local_input, local_output
     from corpus.stage import Run, stage_folder
 
     data = Path("data")
+    inputs = [local_input(one, params.storage) for one in options.input or ()]
     return Run(
         stage,
         params,
-        inputs=tuple(options.input or (stage_folder(data, name) for name in code.READS)),
-        output=options.output or stage_folder(data, stage),
+        inputs=tuple(inputs or (stage_folder(data, name) for name in code.READS)),
+        output=local_output(options.output or stage_folder(data, stage), stage),
         reports=None if options.output or options.input else Path("reports"),
         **workers_of(options, params, stage),
         limit=options.limit,
@@ -394,7 +433,7 @@ def stage_module(name: str) -> Stage:
     return cast("Stage", importlib.import_module(name))
 
 
-def summary(run: Run, metrics: Metrics, seconds: float, size: int) -> str:
+def summary(run: Run, metrics: Metrics, seconds: float, size: int, output: str) -> str:
     """A line: what came in, what became of it, where it is, how long it took; and one for each thing to know before
     going on. `size` is that of the input, in bytes as they lie on disk."""
     rows = metrics["rows"]
@@ -407,7 +446,7 @@ def summary(run: Run, metrics: Metrics, seconds: float, size: int) -> str:
     speed = f", {rows['in'] / seconds:,.0f} rows/s" if rows["in"] and seconds else ""
     speed += f", {size / 1e6 / seconds:.3g} MB/s" if size and seconds else ""
     took = f"{seconds:.1f} s{speed}"
-    line = f"{run.stage}: {', '.join(parts)}{f' ({named})' if named else ''} → {run.output} in {took}"
+    line = f"{run.stage}: {', '.join(parts)}{f' ({named})' if named else ''} → {output} in {took}"
     return "\n".join([line, *(f"  note: {note}" for note in metrics.get("notes", []))])
 
 
@@ -416,20 +455,14 @@ def guarded(action: Callable[[], None]) -> int:
     try:
         action()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _fail("error", str(error), 2)
     except StageError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+        return _fail("failed", str(error), 1)
     except BrokenPipeError:
         return 0
     except OSError as error:  # no space, no permission: an operating system's errors say what and where
         short = "requested and" in str(error)  # NumPy says no more than how many items it could write
-        print(
-            f"failed: {f'a file could not be written, is the disk full? ({error})' if short else error}",
-            file=sys.stderr,
-        )
-        return 1
+        return _fail("failed", f"a file could not be written, is the disk full? ({error})" if short else str(error), 1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
@@ -439,3 +472,19 @@ def guarded(action: Callable[[], None]) -> int:
         print(f"failed: there is not enough memory ({error}): use fewer --workers", file=sys.stderr)
         return 1
     return 0
+
+
+def _fail(word: str, why: str, code: int) -> int:
+    """Say what failed, with addresses instead of the folders here that stand for them; with `--log-json` as an event.
+
+    Returns the exit code.
+    """
+    from corpus.progress import log, logs_json
+    from corpus.storage import with_addresses
+
+    why = with_addresses(why)
+    if logs_json():
+        log("failed", error=why, code=code)
+    else:
+        print(f"{word}: {why}", file=sys.stderr)
+    return code

@@ -65,6 +65,7 @@ DROPPED = pa.schema(
 DROPPED_TEXT_CHARS = 2_000
 
 ROW_GROUP_ROWS = 1_000
+READ_BYTES = 1 << 18  # of a column at a time: other people's row groups may be as large as the file
 
 
 def document_id(natural_key: str | bytes) -> str:
@@ -123,7 +124,7 @@ def open_part(path: Path) -> pq.ParquetFile:
     unnoticed.
     """
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES, page_checksum_verification=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the stage that writes it, or name another with --input") from None
     except (pa.ArrowInvalid, OSError) as error:

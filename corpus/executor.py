@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import multiprocessing
 import os
 import signal
@@ -52,7 +53,7 @@ def _run_tasks(
 ) -> Iterator[tuple[Item, Result]]:
     if isinstance(workers, Cluster):
         if items:
-            yield from run_on_ray(function, items, workers, RETRIES)
+            yield from run_on_ray(functools.partial(_call, function), items, workers, RETRIES)
         return
     if workers <= 1 or len(items) <= 1:
         for item in items:

@@ -16,7 +16,8 @@ SECONDS_A_DAY = 86_400
 
 
 def collect_garbage(home: Path, keep_days: float, dry_run: bool) -> str:
-    """Remove finished parts and stars that the last run of no existing output used, and what killed runs left.
+    """Remove finished parts and stars that the last run of no existing output used, what killed runs left, and mirrors
+    of object storage.
 
     What was written within the last days stays, for going back to earlier parameters. The answers of the web, of
     translators and models stay in any case: to get them again costs others. Returns what to print. Raises UserError
@@ -62,6 +63,9 @@ def _entries(home: Path) -> Iterator[tuple[str, Path]]:
         yield ("half-written" if entry.suffix == ".partial" else entry.parent.name), entry
     for entry in sorted(home.glob("stars/*")):
         yield "stars", entry
+    for entry in sorted([*home.glob("remote/*"), *home.glob("remote/objects/*")]):  # it can be fetched again
+        if entry.name != "objects":
+            yield "mirrors", entry
 
 
 def _size(path: Path) -> int:

@@ -16,10 +16,11 @@ LOCK_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def locked(path: Path, output: Path, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, output: Path, *, shared: bool = False, passing: bool = False) -> Iterator[None]:
     """Hold the lock of an output, alone or with others that share it; wait a little for a run that is being killed.
 
-    Raises UserError if it stays.
+    A `passing` one is removed afterwards; none that others lock by means of their own may be. Raises UserError if the
+    lock stays with another.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + LOCK_SECONDS
@@ -31,13 +32,13 @@ def locked(path: Path, output: Path, shared: bool = False) -> Iterator[None]:
         try:
             yield
         finally:
-            if not shared:
+            if passing:
                 path.unlink(missing_ok=True)
 
 
-def lock_of(output: Path) -> Path:
-    """The file to lock while an output is written: beside it, so that runs of other folders see it as well."""
-    return output.with_name(f".{output.name}.lock")
+def locked_output(output: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of a stage's output, an absolute path. It lies beside it: runs of other folders see it as well."""
+    return locked(output.with_name(f".{output.name}.lock"), output, passing=True)
 
 
 def _lock(path: Path, shared: bool) -> IO[str] | None:

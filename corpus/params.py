@@ -16,7 +16,10 @@ from corpus.yaml_files import parse_yaml
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch take
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Protocol = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*$")]  # what an address begins with: s3, gs
 Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")]  # BCP 47: en, zh-Hans
+
+_SECRET = {"key", "secret", "password", "account_key", "sas_token", "connection_string", "username"}
 
 # The twenty that text on the web is likeliest to be in, and that a model can tell apart.
 CANDIDATES = (
@@ -324,7 +327,7 @@ class Shard(Section):
     buckets: dict[Name, Annotated[list[Weight], Field(min_length=2, max_length=100)]] = {}
     balance: Balance | None = None
     copy_to: Location | None = None  # a folder, here or on object storage, that gets the same files
-    storage: dict[str, str | int | bool] = {}  # options of fsspec for copy_to; keys belong in the environment
+    storage: dict[str, str | int | bool] = {}  # options of fsspec for copy_to, beside the `storage` of all addresses
     seed: Seed = 0
 
     @field_validator("buckets")
@@ -463,6 +466,7 @@ class Params(Section):
     forget: Forget = Forget()
     workers: Annotated[int, Field(ge=0)] = 0
     execution: Execution = Execution()
+    storage: dict[Protocol, dict[str, Any]] = {}  # fsspec's options, by what addresses begin with
     scrape: Scrape = Scrape()
     clean: Clean = Clean()
     measure: Measure = Measure()
@@ -478,6 +482,14 @@ class Params(Section):
     finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
+
+    @field_validator("storage")
+    @classmethod
+    def _without_keys(cls, storage: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for protocol, options in storage.items():
+            for name in sorted(_SECRET & set(options)):
+                raise ValueError(f"{protocol}.{name} is a secret, and this file is shared: put it in the environment")
+        return storage
 
     @model_validator(mode="after")
     def _names_once(self) -> Params:

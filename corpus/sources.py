@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-import soupsieve
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0, lt=2**63)]
@@ -22,6 +21,8 @@ def _is_regex(pattern: str) -> str:
 
 
 def _is_selector(selector: str) -> str:
+    import soupsieve  # with its parsers 9 MB, and most runs have no selector
+
     try:
         soupsieve.compile(selector)
     except soupsieve.SelectorSyntaxError as error:

@@ -31,7 +31,7 @@ from corpus.cluster import Cluster
 from corpus.documents import aligned_batches, list_parts, open_part, part_writer, read_columns, to_arrow
 from corpus.errors import StageError, UserError
 from corpus.executor import Workers, run_tasks
-from corpus.locks import lock_of, locked
+from corpus.locks import locked, locked_output
 from corpus.params import Params
 from corpus.progress import progress
 
@@ -107,10 +107,7 @@ def execute(stage: Stage, run: Run) -> Metrics:
     """
     started = time.perf_counter()
     run = dataclasses.replace(run, output=run.output.resolve(), work=Counter(), used=set())
-    with (
-        locked(run.home / "locks" / "store.lock", run.home, shared=True),
-        locked(lock_of(run.output), run.output),
-    ):
+    with locked(run.home / "locks" / "store.lock", run.home, shared=True), locked_output(run.output):
         _restore_outdated(run.output)
         _refuse_foreign_folder(run)
         partial = run.output.with_name(f".{run.output.name}.partial")
@@ -305,14 +302,17 @@ def _fill_entry(function: Callable[[Part, Path], Metrics], task: tuple[Part, Pat
 
 def seal(entry: Path) -> None:
     """Write down what an entry of the store holds, before it becomes one."""
-    write_json(entry / SEAL, {path.name: file_digest(path) for path in entry.iterdir()})
+    write_json(entry / SEAL, _digests_in(entry))
+
+
+def _digests_in(entry: Path) -> dict[str, str]:
+    return {path.name: file_digest(path) for path in entry.iterdir() if path.name != SEAL}
 
 
 def is_whole(entry: Path) -> bool:
     """Whether an entry of the store holds what was written; if not, nothing of it is left."""
     try:
-        digests = json.loads((entry / SEAL).read_text("utf-8"))
-        whole = all(file_digest(entry / name) == digest for name, digest in digests.items())
+        whole = bool(json.loads((entry / SEAL).read_text("utf-8")) == _digests_in(entry))
     except (OSError, ValueError):
         whole = False
     if not whole:

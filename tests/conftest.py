@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -45,6 +46,54 @@ def write_documents() -> Callable[..., Path]:
         return path
 
     return write
+
+
+class Bucket(NamedTuple):
+    """An empty bucket of an S3 on this machine."""
+
+    name: str
+    endpoint: str
+    files: Any  # a client of it: s3fs.S3FileSystem
+
+    def address(self, path: str) -> str:
+        return f"s3://{self.name}/{path}"
+
+    @property
+    def options(self) -> dict[str, dict[str, object]]:
+        """`storage` of params.yaml."""
+        return {"s3": {"endpoint_url": self.endpoint}}
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The endpoint of a server that speaks S3, on the loopback interface."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A bucket, and the credentials for it in the environment."""
+    import s3fs
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",  # nothing is asked for credentials over a network
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{hashlib.blake2b(str(tmp_path).encode(), digest_size=8).hexdigest()}"
+    files = s3fs.S3FileSystem(endpoint_url=s3_server, use_listings_cache=False)
+    files.mkdir(bucket)
+    return Bucket(bucket, s3_server, files)
 
 
 def copy_project(folder: Path) -> Path:

@@ -91,3 +91,10 @@ def test_for_machines_progress_and_outcome_are_lines_of_json(here: Path) -> None
 def test_the_verdict_needs_scores(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verdict"]) == 2
     assert "`dvc repro` builds it" in capsys.readouterr().err
+
+
+def test_a_failure_is_an_event_where_json_is_asked_for(here: Path) -> None:
+    done = command(here, "corpus", "clean", "--output", "x", "--input", "nowhere", "--log-json", check=False)
+    failed = json.loads(done.stderr.splitlines()[-1])
+    assert (done.returncode, failed["event"], failed["code"]) == (2, "failed", 2)
+    assert "nowhere" in failed["error"]

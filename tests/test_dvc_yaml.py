@@ -17,19 +17,8 @@ from corpus.stage import stage_folder
 PROJECT = Path(__file__).parent.parent
 GRAPH = yaml.safe_load((PROJECT / "dvc.yaml").read_text("utf-8"))["stages"]
 FRAME = {
-    "cluster",
-    "documents",
-    "stage",
-    "executor",
-    "params",
-    "sources",
-    "cli",
-    "errors",
-    "reasons",
-    "answers",
-    "progress",
-    "locks",
-    "yaml_files",
+    *("documents", "stage", "executor", "params", "sources", "cli", "errors", "reasons", "answers", "progress"),
+    *("addresses", "cluster", "locks", "publish", "storage", "yaml_files"),
 }
 
 

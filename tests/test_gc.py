@@ -63,6 +63,15 @@ def test_young_entries_stay_and_what_killed_runs_left_goes(project: Path) -> Non
     assert len(entries(project)) == 4
 
 
+def test_mirrors_of_object_storage_go(project: Path) -> None:
+    store = project / ".corpusmill"
+    for path in ("remote/0123/clean/part.parquet", "remote/objects/4567"):
+        (store / path).parent.mkdir(parents=True, exist_ok=True)
+        (store / path).write_bytes(b"fetched" * 1_000)
+    assert "mirrors 2 (" in collect_garbage(store, 0, dry_run=False)
+    assert [path.name for path in (store / "remote").iterdir()] == ["objects"]
+
+
 def test_an_output_that_is_gone_keeps_nothing(project: Path) -> None:
     shutil.rmtree(project / "data" / "measure")
     assert "measure 2 (" in collect_garbage(project / ".corpusmill", 0, dry_run=False)

@@ -18,7 +18,6 @@ from corpus import locks
 from corpus import stage as frame
 from corpus.documents import write_table
 from corpus.errors import StageError, UserError
-from corpus.locks import lock_of
 from corpus.params import Params
 from corpus.stage import Metrics, Run, annotate, count_rows, execute
 
@@ -162,8 +161,9 @@ def test_others_documents_may_count_their_rows_and_lack_texts(lengths: Run) -> N
 def test_a_second_run_waits_and_is_then_refused(lengths: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "LOCK_SECONDS", 0.2)
     execute(Lengths(), lengths)
-    assert not lock_of(lengths.output).exists()
-    with lock_of(lengths.output).open("w") as file:
+    lock = lengths.output.with_name(".lengths.lock")
+    assert not lock.exists()
+    with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="is being written by another run"):
             execute(Lengths(), lengths)

@@ -73,9 +73,11 @@ def _dispatch(options: argparse.Namespace) -> None:
 
         print(plan(chosen_params(options), Path("data/base"), options.card))
     elif options.command == "evaluate" and options.ratings:
+        from corpus.addresses import local_input, storage_of
         from train.ratings import summarise
 
-        print(summarise((options.output or Path("data/evaluate")) / "ratings_key.json", options.ratings))
+        folder = local_input(options.output or Path("data/evaluate"), storage_of(options))
+        print(summarise(folder / "ratings_key.json", options.ratings))
     elif options.command == "finetune" and int(os.environ.get("RANK", "0")) > 0:
         _follow(options)
     else:

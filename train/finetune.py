@@ -70,9 +70,9 @@ def run(run: Run) -> Metrics:
     """Write the adapter (or model) into the output, the control into its folder `control`, and the plot `loss`.
 
     The control is trained where there is a pack for it. Beside each lies `rows.parquet`: the rows that it was trained
-    on (pack, a folder of data/pack, and row) and the optimiser step that each came in. The plot has step and, in nats a
-    label, adapted_train, adapted_validation and the control's; dvclive's files have the gradient's norm and the
-    learning rate as well.
+    on (pack, a folder of data/pack, its fingerprint, and row), the optimiser step that each came in, and best_step, the
+    one whose weights were kept. The plot has step and, in nats a label, adapted_train, adapted_validation and the
+    control's; dvclive's files have the gradient's norm and the learning rate as well.
     --input names another folder of packs. What was trained last stays in the store, so that the same again is a copy.
     Under torchrun the first process runs this, and the others `follow`.
     """
@@ -83,7 +83,8 @@ def run(run: Run) -> Metrics:
             target = run.output if task.name == "adapted" else run.output / task.name
             finished = task.folder / "finished" / "model"
             shutil.copytree(finished, target, copy_function=lambda a, b: link(Path(a), Path(b)), dirs_exist_ok=True)
-            trained_rows(task, results[task.name]["steps"]).write_parquet(target / "rows.parquet")
+            result = results[task.name]
+            trained_rows(task, result["steps"], result["best_step"]).write_parquet(target / "rows.parquet")
     logs = {task.name: results[task.name].pop("log") for task in tasks}
     write_curves(run, logs)
     if run.reports:
@@ -195,8 +196,9 @@ def _order(settings: Finetune, sizes: Mapping[str, int], length: int) -> npt.NDA
     return draw_rows(sizes, {name: mix.weight for name, mix in settings.mix.items()}, total, settings.seed)
 
 
-def trained_rows(task: Task, steps: int) -> pl.DataFrame:
-    """What a model was trained on in so many steps: pack (a folder of data/pack), row and step, in that order."""
+def trained_rows(task: Task, steps: int, best_step: int) -> pl.DataFrame:
+    """What a model was trained on in so many steps: pack (a folder of data/pack), row and step, in that order; and the
+    same in all rows best_step, and in those of a pack its fingerprint, by which `corpus why` knows it again."""
     folders, each = _folders(task), task.settings.rows_per_step
     packs = {name: load_pack(task.pack / folder) for name, folder in folders.items()}
     sizes = {name: len(rows) for name, rows in packs.items()}
@@ -205,7 +207,15 @@ def trained_rows(task: Task, steps: int) -> pl.DataFrame:
     place = np.searchsorted(bounds, order, side="right") - 1
     folder_of_pack = np.array(list(folders.values()))
     columns = {"pack": folder_of_pack[place], "row": order - bounds[place], "step": np.arange(len(order)) // each + 1}
-    return pl.DataFrame(columns).sort("pack", "row", "step")
+    fingerprints = {folder: fingerprint_of(task.pack / folder) for folder in folders.values()}
+    frame = pl.DataFrame(columns).sort("pack", "row", "step").with_columns(best_step=pl.lit(best_step, pl.Int64))
+    return frame.with_columns(fingerprint=pl.col("pack").replace_strict(fingerprints, return_dtype=pl.String))
+
+
+def fingerprint_of(pack: Path) -> str | None:
+    """What tells a pack's content from that of others, as datasets keeps it beside the rows."""
+    found = json.loads((pack / "state.json").read_text("utf-8")).get("_fingerprint")
+    return found if isinstance(found, str) else None
 
 
 # ---- one model -------------------------------------------------------------------------------------------------------

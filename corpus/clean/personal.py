@@ -180,7 +180,7 @@ def _is_phone(found: re.Match[str]) -> bool:
 
 def _is_named(found: re.Match[str]) -> bool:
     """Whether the words before a number say that it is a thing's, or it is part of an address on the web."""
-    return _follows(_THING, found, 24) or ("/" in found.string and _follows(_URL, found, 200))
+    return _follows(_THING, found, 24) or _follows(_URL, found, 200)
 
 
 def _is_version(found: re.Match[str]) -> bool:
@@ -188,5 +188,8 @@ def _is_version(found: re.Match[str]) -> bool:
 
 
 def _follows(label: re.Pattern[str], found: re.Match[str], characters: int) -> bool:
-    """Whether a pattern is found in the characters before a match."""
+    """Whether a pattern is found in the characters before a match.
+
+    It looks at no more of the text: whatever goes through all of it for each match takes hours where there are many.
+    """
     return bool(label.search(found.string[max(0, found.start() - characters) : found.start()]))

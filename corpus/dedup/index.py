@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -35,6 +34,7 @@ from corpus.text.exact import exact_keys
 from corpus.text.tokens import SHINGLE_VIEW, tokenise
 
 BATCH_ROWS = 2_048  # documents read at a time
+INDEX_ROWS = 16_384  # of the index read at a time
 SLICE_TEXTS, SLICE_BYTES = 64, 1_000_000  # tokenised at a time: their hashes stay in the processor's cache
 
 _INDEX = pa.schema(  # and the signature
@@ -48,8 +48,8 @@ def build_index(run: Run, parts: Sequence[Part], folder: Path, version: int) -> 
     """The file of the index of each part, in a folder; from the store where the part is known."""
     params = run.params.dedup
     texts_only = [dataclasses.replace(part, files=part.files[:1]) for part in parts]
-    libraries = [f"{name} {importlib.metadata.version(name)}" for name in ("datasketch", "pyarrow")]
-    own = json.dumps([SHINGLE_VIEW, params.ngram, params.num_perm, params.seed, params.min_shingles, *libraries])
+    pyarrow = f"pyarrow {pa.__version__}"
+    own = json.dumps([SHINGLE_VIEW, params.ngram, params.num_perm, params.seed, params.min_shingles, pyarrow])
     folder.mkdir()
     function = functools.partial(_index_part, params)
     map_parts(dataclasses.replace(run, output=folder), texts_only, function, version, own)
@@ -119,9 +119,10 @@ def read_shingles(run: Run, parts: Sequence[Part], places: Places, folder: Path)
 def _read(index: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Columns of a file of the index, batch by batch. Raises UserError where it is damaged."""
     try:
-        yield from pq.ParquetFile(index, page_checksum_verification=True).iter_batches(columns=columns)
+        file = pq.ParquetFile(index, page_checksum_verification=True, pre_buffer=False)
+        yield from file.iter_batches(INDEX_ROWS, columns=columns)
     except (pa.ArrowException, OSError) as error:
-        message = f"the index of {index.name} is damaged ({error}): delete .corpusmill/parts/dedup and run again"
+        message = f"the index of {index.name} is damaged ({error}): run again"
         raise UserError(message) from None
 
 

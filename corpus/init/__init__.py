@@ -26,7 +26,10 @@ TEXTS = (
 )
 NAMED = ".html, .jsonl, .parquet, .csv, .warc or .txt"  # what messages say; SUFFIXES has all
 IGNORED = {
-    ".gitignore": [".corpusmill/", ".venv/", "reports/*.timing.json", "reports/*.trace.json", "/try/"],
+    ".gitignore": [
+        *(".corpusmill/", ".venv/", "reports/*.timing.json", "reports/*.trace.json", "/try/"),
+        *("/data/.*.lock", "/data/.*.outdated", "/data/.*.partial"),  # of killed runs
+    ],
     ".dvcignore": [".corpusmill", ".venv", "__pycache__"],
 }
 

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from corpus.clean.personal import mask_personal_data
 from corpus.errors import StageError
 from corpus.inspect.diff_measures import compare_bounds, compare_parameters, compare_scores, compare_signals
 from corpus.inspect.fates import Documents, read_documents, state
 from corpus.inspect.versions import Version, counts_of, open_parquet, read_parameters, read_report
+from corpus.report.metrics import bounds_of
 
 SHOWN = 20  # rows of a table on the terminal, and changes that have examples: the biggest
 START_CHARS = 100
+MASKED_CHARS = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ def compare(before: Version, after: Version, examples: int = 3) -> Difference:
     known = [own for own in parameters if own is not None]
     scores, refused = compare_scores(*(read_report(version, "evaluate") for version in versions))
     signals, alone = compare_signals(versions, read, stages)
-    filters = [(read_report(version, "filter") or {}).get("bounds", {}) for version in versions]
+    filters = [bounds_of(read_report(version, "filter") or {}) for version in versions]
     return Difference(
         before.name,
         after.name,
@@ -194,7 +197,7 @@ def find_examples(
         .head(number)
     )
     told = [
-        _describe(versions[in_b], read[in_b].files[file], row)
+        describe(versions[in_b], read[in_b].files[file], row)
         for in_b, file, row in drawn.select("in_b", "file", "row").iter_rows()
     ]
     schema = dict.fromkeys(("url", "title", "start"), pl.String)
@@ -203,15 +206,19 @@ def find_examples(
     )
 
 
-def _describe(version: Version, path: str, row: int) -> tuple[str | None, str | None, str | None]:
-    """URL, title and start of the text of one row of a file: one row group is read."""
+def describe(version: Version, path: str, row: int) -> tuple[str | None, str | None, str | None]:
+    """URL, title and start of the text of one row of a file: one row group is read. Personal data is masked in rows
+    that have not been through clean's masking."""
+    raw = path.startswith(version.path("data", "scrape") + "/") or path.rpartition("/")[2].startswith("dropped-")
     with open_parquet(version, path) as file:
         names = [name for name in ("url", "title", "text") if name in file.schema_arrow.names]
         for group in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if row < rows:
                 (facts,) = file.read_row_group(group, names).slice(row, 1).to_pylist()
-                start = facts.get("text")
-                return facts.get("url"), facts.get("title"), None if start is None else start[:START_CHARS]
+                url, title, start = (facts.get(name) for name in ("url", "title", "text"))
+                if raw:  # with characters to spare, so that no number is cut in two before it is masked
+                    title, start = (text and mask_personal_data(text[:MASKED_CHARS])[0] for text in (title, start))
+                return url, title, start and start[:START_CHARS]
             row -= rows
     raise StageError(f"{path} of {version.name} changed while it was read: try again")

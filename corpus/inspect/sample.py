@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import itertools
-import json
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,15 @@ from corpus.clean.personal import mask_personal_data
 from corpus.documents import ROW_GROUP_ROWS, aligned_batches, open_part, table_batches
 from corpus.errors import UserError
 from corpus.filter.table import cut, printable, signed, wrap
-from corpus.inspect.terminal import plain, to_text
+from corpus.inspect.terminal import plain, to_line, to_text
 from corpus.reasons import explain
+from corpus.report.samples import chance_of
 
 STAGES = ("scrape", "clean", "dedup", "filter", "split", "augment")  # those that keep and drop
 OWN_TEXT = ("scrape", "clean", "augment")  # the others annotate the documents of clean
 FIELDS: tuple[str, ...] = ("stage", "kept", "id", "source", "lang", "url", "title", "date", "reasons", "margins")
 FIELDS += ("detail", "duplicate_of", "similarity", "parent_id", "method", "split", "text")
-ORDER = {"margin": pl.Float64, "rank": pl.String, "id": pl.String, "file": pl.Int64, "row": pl.Int64}
+ORDER = {"margin": pl.Float64, "rank": pl.Float64, "id": pl.String, "file": pl.Int64, "row": pl.Int64}
 PAIR: dict[str, pl.DataType] = {"reasons": pl.List(pl.String), "margins": pl.List(pl.Float64)}
 DECISION = pl.Schema({"id": pl.String(), "lang": pl.String(), "source": pl.String(), "kept": pl.Boolean(), **PAIR})
 NAMES = 1000  # of reasons, languages and sources each, remembered for the case that nothing matches
@@ -154,16 +153,8 @@ def _ranked(batch: pl.DataFrame, reason: str | None, seed: int, near: bool) -> p
         batch = batch.join(pairs.group_by("row").agg(margin=pl.col("margins").abs().min()), on="row")
     else:
         batch = batch.with_columns(margin=pl.lit(0.0))
-    return batch.with_columns(pl.Series("rank", [rank(seed, one) for one in batch["id"].to_list()], pl.String))
-
-
-def rank(seed: int, document: str) -> str:
-    """Where a seed puts a document, in hex: lower ones are drawn first, as for the samples of the report.
-
-    >>> rank(0, "a"), rank(1, "a")
-    ('15d8d767d2a6ebd3', '52494de452d10712')
-    """
-    return hashlib.blake2b(f"{seed}\0{document}".encode(), digest_size=8).hexdigest()
+    chances = [chance_of(seed, one) for one in batch["id"].to_list()]  # as the report draws
+    return batch.with_columns(pl.Series("rank", chances, pl.Float64))
 
 
 def _nothing(wanted: Wanted, names: dict[str, set[str]]) -> str:
@@ -217,7 +208,7 @@ def _document(row: dict[str, Any], stage: str, file: Path, mask: bool) -> dict[s
 
 def to_lines(documents: Sequence[dict[str, Any]]) -> str:
     """One JSON object per line, with the whole text."""
-    return "\n".join(json.dumps(document, ensure_ascii=False) for document in documents)
+    return "\n".join(map(to_line, documents))
 
 
 def render_samples(documents: Sequence[dict[str, Any]], width: int = WIDTH) -> str:

@@ -103,13 +103,16 @@ def _files(path: Path) -> list[Path]:
 
 
 def _section(path: Path, files: Sequence[Path], dropped: bool) -> dict[str, Any]:
-    columns: dict[tuple[str, str, str], Column] = {}
+    columns: dict[tuple[str, str, str, int], Column] = {}
     ids: list[npt.NDArray[np.uint64]] = []
     for batch in (batch for file in files for batch in _batches(file)):
+        seen: Counter[tuple[str, str, str]] = Counter()  # `a.b` may be a column and a field of `a`
         for name, array in zip(batch.column_names, batch.columns, strict=True):
             for full, kind, named, leaf in _leaves(name, array.combine_chunks()):
-                counted, known = _column(leaf, kind), columns.get((full, kind, named))
-                columns[full, kind, named] = _add(known, counted) if known else counted
+                place = (full, kind, named, seen[full, kind, named])
+                seen[full, kind, named] += 1
+                counted, known = _column(leaf, kind), columns.get(place)
+                columns[place] = _add(known, counted) if known else counted
                 if full == "id" and kind in ("text", "number"):
                     ids.append(pl.Series(leaf.drop_null()).hash().to_numpy())
     return {
@@ -118,7 +121,7 @@ def _section(path: Path, files: Sequence[Path], dropped: bool) -> dict[str, Any]
         "rows": sum(open_part(file).metadata.num_rows for file in files),
         "bytes": sum(file.stat().st_size for file in files),
         "repeated_ids": sum(map(len, ids)) - len(np.unique(np.concatenate(ids))) if ids else None,
-        "columns": [{"name": n, "type": named} | _figures(n, kind, c) for (n, kind, named), c in columns.items()],
+        "columns": [{"name": n, "type": named} | _figures(n, kind, c) for (n, kind, named, _), c in columns.items()],
     }
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -46,5 +47,22 @@ def to_text(*parts: RenderableType, width: int = 120) -> str:
 
 
 def to_json(value: Any) -> str:
-    """JSON for other programs: sorted keys, every script as it is."""
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    """JSON for other programs: sorted keys, every script as it is, null for what is no finite number."""
+    return json.dumps(_finite(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def to_line(value: Any) -> str:
+    """The same on one line, its keys in their own order.
+
+    >>> to_line({"ppl": float("nan"), "lang": "en"})
+    '{"ppl": null, "lang": "en"}'
+    """
+    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

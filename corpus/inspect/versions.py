@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.errors import UserError
+from corpus.report.metrics import parse_metrics
 from corpus.yaml_files import parse_yaml
 
 WORKSPACE = "workspace"
@@ -51,15 +51,21 @@ def open_version(name: str, root: Path = Path()) -> Version:
             raise UserError(f"{name} is a folder without data/: {hint}")
         return Version(name, fsspec.filesystem("file"), folder.resolve().as_posix(), None)
     commit = _commit(name, root)
+    from configobj import ConfigObjError
     from dvc.api import DVCFileSystem  # slow to import
+    from dvc.exceptions import DvcException
 
     top = (_git(root, "rev-parse", "--show-toplevel") or "").removesuffix("\n")
     below = (_git(root, "rev-parse", "--show-prefix") or "").removesuffix("\n").rstrip("/")
     # Remotes and cache as they are now: a revision may be older than they.
-    config = DVCFileSystem(top).repo.config
-    known = {section: config[section] for section in ("core", "remote", "cache") if section in config}
-    # In a revision DVC finds a project below the top of its repository only from there.
-    return Version(name, DVCFileSystem(top, rev=commit, subrepos=bool(below), config=known), below, commit)
+    try:
+        config = DVCFileSystem(top).repo.config
+        known = {section: config[section] for section in ("core", "remote", "cache") if section in config}
+        # In a revision DVC finds a project below the top of its repository only from there.
+        return Version(name, DVCFileSystem(top, rev=commit, subrepos=bool(below), config=known), below, commit)
+    except (DvcException, ConfigObjError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"{name}: DVC cannot open this project ({said}): mend it until `dvc status` runs") from None
 
 
 def _commit(name: str, root: Path) -> str:
@@ -149,22 +155,19 @@ def _not_here(version: Version, path: str, error: Exception) -> UserError:
 
 
 def read_report(version: Version, stage: str) -> dict[str, Any] | None:
-    """reports/STAGE.json, None where there is none. Raises UserError where it is no JSON object."""
+    """reports/STAGE.json, None where there is none. Raises UserError where it is not what a stage reports."""
     path = version.path("reports", f"{stage}.json")
     text = _read_text(version, path)
     try:
-        report = None if text is None else json.loads(text)
-        if isinstance(report, dict | None):
-            return report
-    except ValueError:
-        pass
-    raise UserError(f"{path} of {version.name} is no JSON object: build the stage again")
+        return None if text is None else parse_metrics(text)
+    except ValueError as error:
+        raise UserError(f"{path} of {version.name} is not JSON of a stage ({error}): build it again") from None
 
 
 def counts_of(version: Version, stage: str) -> dict[str, int] | None:
-    """`rows` of a stage's report: documents `in`, `generated`, `kept` and `dropped`; None where there are none."""
-    rows = (read_report(version, stage) or {}).get("rows")
-    return rows if isinstance(rows, dict) and {"in", "generated", "dropped"} <= rows.keys() else None
+    """`rows` of a stage's report: documents `in`, `generated`, `kept` and `dropped`; None where there is no report."""
+    report = read_report(version, stage)
+    return None if report is None else dict(report["rows"])
 
 
 def read_parameters(version: Version) -> dict[str, Any] | None:

@@ -13,15 +13,22 @@ from rich.text import Text
 
 from corpus.filter.table import cut, figure, printable, signed
 from corpus.inspect.find import lives
-from corpus.inspect.life import Life, Relative, Step
-from corpus.inspect.terminal import plain, table, to_text
+from corpus.inspect.life import Life, Relative, Step, dropped_by
+from corpus.inspect.terminal import plain, table, to_line, to_text
 from corpus.reasons import explain
 from corpus.report.before import cut_lines
 
 MOST = 20  # documents told of
 CUT_LINES = 8  # of what cleaning cut
 EXCERPT = 600  # characters
-STYLES = {"kept": "green", "generated": "green", "dropped": "red", "seen": "", "not judged": "dim"}
+STYLES = {
+    "kept": "green",
+    "generated": "green",
+    "dropped": "red",
+    "seen": "",
+    "not judged": "dim",
+    "outdated": "yellow",
+}
 
 
 def why(data: Path, wanted: str, as_json: bool, width: int, mask: bool = True) -> Iterator[str]:
@@ -35,7 +42,7 @@ def why(data: Path, wanted: str, as_json: bool, width: int, mask: bool = True) -
             yield json.dumps({"more": True}) if as_json else f"… more than {MOST}: name more of it"
             return
         if as_json:
-            yield json.dumps(dataclasses.asdict(life), ensure_ascii=False, sort_keys=True)
+            yield to_line(dataclasses.asdict(life))
         elif number == 0:
             yield render_life(life, width)
         else:
@@ -49,7 +56,7 @@ def render_life(life: Life, width: int) -> str:
     """A life as text for a terminal: the verdict, the steps, the signals beside their bounds, relatives, what cleaning
     cut, and the beginning of the text."""
     about = [life.url, life.title, life.source and f"source {life.source}", life.lang]
-    dropped = any(step.outcome == "dropped" for step in life.steps)
+    dropped = dropped_by(life.steps) is not None
     parts: list[RenderableType] = [
         Text.assemble(("document ", "bold"), plain(life.id)),
         Text(printable(" · ".join(part for part in about if part))),
@@ -78,6 +85,7 @@ def render_life(life: Life, width: int) -> str:
     if life.relatives:
         titles = ["relation", "id", "similarity", "became", "url or title"]
         parts += [Text(), table(titles, [_relative_row(one) for one in life.relatives], right=(2,), title="Relatives")]
+    parts += [Text(printable(f"note: {note}"), style="yellow") for note in life.notes]
     parts += _cleaning(life)
     if life.text:
         parts += [Text(), Text("Text", style="italic"), Text(_excerpt(life.text))]

@@ -12,7 +12,8 @@ from corpus.clean.decode import decode, scrub_surrogates
 from corpus.clean.render import text_of_fragment
 from corpus.documents import render_messages
 
-MOST_LINES = 1_000  # of either text; comparing takes the product of both in the worst case
+MOST_LINES = 300  # of either text; comparing takes the product of both in the worst case
+MOST_CHARS = 60_000  # of either text: one line may be a book
 CONTEXT = 2  # lines that stayed to show around a change
 MOST_BYTES = 2_000_000  # of a page that is parsed again for this
 _BULLET = re.compile(r"^(?:[-*] |\d+\. )|\s+")
@@ -42,7 +43,7 @@ def text_before(row: Mapping[str, Any]) -> str | None:
 
 def changes(before: str, after: str, most_shown: int = 12) -> list[Change]:
     """What cleaning did to a text, in order; of each stretch at most so many lines are shown, of those that stayed the
-    ones beside a change. Lines are compared without white space and marks of lists; only the first MOST_LINES are.
+    ones beside a change. Lines are compared without white space and marks of lists; only those of `beginning` are.
 
     >>> changes("Home\\nLogin\\nIt rains.\\nIt pours.\\n(c) 2024", "It rains.\\nIt pours.")
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -65,8 +66,13 @@ def changes(before: str, after: str, most_shown: int = 12) -> list[Change]:
     return found
 
 
+def beginning(text: str) -> str:
+    """As much of a text as is compared: its first MOST_LINES lines that are not empty, of its first MOST_CHARS."""
+    return "\n".join(_lines(text))
+
+
 def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip()][:MOST_LINES]
+    return [line for line in text[:MOST_CHARS].splitlines() if line.strip()][:MOST_LINES]
 
 
 def _shown(kind: Literal["same", "cut", "added"], lines: Sequence[str], most: int) -> Change:

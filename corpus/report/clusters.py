@@ -9,10 +9,13 @@ from pathlib import Path
 import polars as pl
 
 from corpus.documents import aligned_batches, list_parts
+from corpus.report.samples import shortened
 
 CLUSTERS = 8
 MEMBERS = 6  # of a cluster that are shown, the kept one first
 EXCERPT = 160  # characters
+TEXT_CHARS = 4_000  # of a text that are looked at for it
+BATCH_ROWS = 50_000  # counted at a time; a batch has two short columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,17 +43,22 @@ def largest_clusters(data: Path, clusters: int = CLUSTERS, members: int = MEMBER
 
     Memory holds a count for each cluster with a dropped document.
     """
-    counts = pl.DataFrame(schema={"cluster": pl.String, "dropped": pl.Int64})
+    total = pl.col("dropped").sum()
+    counts, waiting = pl.DataFrame(schema={"cluster": pl.String, "dropped": pl.Int64}), list[pl.DataFrame]()
     for batch in _annotations(data):
-        own = batch.filter(~pl.col("kept")).group_by("cluster").agg(dropped=pl.len().cast(pl.Int64))
-        counts = pl.concat([counts, own]).group_by("cluster").agg(pl.col("dropped").sum())
+        waiting.append(batch.filter(~pl.col("kept")).group_by("cluster").agg(dropped=pl.len().cast(pl.Int64)))
+        # Not at each batch: with many clusters, that takes time by the square of their number.
+        if sum(frame.height for frame in waiting) > max(counts.height, BATCH_ROWS):
+            counts, waiting = pl.concat([counts, *waiting]).group_by("cluster").agg(total), []
+    counts = pl.concat([counts, *waiting]).group_by("cluster").agg(total)
     largest = counts.drop_nulls().sort("dropped", "cluster", descending=[True, False]).head(clusters)["cluster"]
     found: dict[str, list[Member]] = {name: [] for name in largest}
     sizes = dict.fromkeys(largest, 0)
     for batch in _annotations(data, largest) if len(largest) else []:
         for row in batch.iter_rows(named=True):
-            excerpt = " ".join((row["text"] or "").split())[:EXCERPT]
-            member = Member(row["id"], row["title"], row["url"], excerpt, bool(row["kept"]), row["similarity"])
+            excerpt = " ".join((row["text"] or "")[:TEXT_CHARS].split())[:EXCERPT]
+            title, url = shortened(row["title"]), shortened(row["url"])
+            member = Member(row["id"], title, url, excerpt, bool(row["kept"]), row["similarity"])
             sizes[row["cluster"]] += 1
             found[row["cluster"]] = sorted([*found[row["cluster"]], member], key=_order)[:members]
     return [Cluster(sizes[name], found[name]) for name in largest]
@@ -66,9 +74,10 @@ def _annotations(data: Path, clusters: pl.Series | None = None) -> Iterator[pl.D
         file = data / "dedup" / part.name
         if "cluster" not in pl.read_parquet_schema(file):
             return
+        ids = (batch["cluster"] for batch in aligned_batches([file], ["cluster"], BATCH_ROWS))
         if clusters is None:
-            yield from aligned_batches([file], ["kept", "cluster"])
-        elif any(batch["cluster"].is_in(clusters.implode()).any() for batch in aligned_batches([file], ["cluster"])):
+            yield from aligned_batches([file], ["kept", "cluster"], BATCH_ROWS)
+        elif any(own.is_in(clusters.implode()).any() for own in ids):
             columns = ["text", "title", "url", "kept", "cluster", "similarity"]
             for batch in aligned_batches([part, file], columns):
                 yield batch.filter(pl.col("cluster").is_in(clusters.implode()))

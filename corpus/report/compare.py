@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus.report.funnel import DECIDING, drops, funnel
+from corpus.report.metrics import parse_metrics
 from corpus.report.scores import LESS_IS_BETTER, MODELS
 from corpus.yaml_files import parse_yaml
 
@@ -66,7 +67,7 @@ def in_folder(folder: Path) -> Read:
     def read(path: str) -> str | None:
         try:
             return (folder / path).read_text("utf-8")
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
             return None
 
     return read
@@ -109,12 +110,12 @@ def compare(name: str, revision: str | None, before: Read, now: Read) -> Compari
 
 
 def _reports(read: Read) -> dict[str, Any]:
-    """The reports that can be read: of an old commit some may be missing, or hold the marks of a merge."""
+    """The reports that can be read: of a commit some may be missing, of another shape, or hold marks of a merge."""
     found = {}
     for stage in (*DECIDING, "evaluate"):
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError):
             if text := read(f"reports/{stage}.json"):
-                found[stage] = json.loads(text)
+                found[stage] = parse_metrics(text)
     return found
 
 
@@ -160,7 +161,10 @@ def _scores(
     before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> tuple[list[Score], list[tuple[str, str, str]], list[str]]:
     """The scores that compare, the sets that are of other documents now, and those that only one run has."""
-    old, new = before.get("sets", {}), now.get("sets", {})
+    old, new = (
+        {name: own for name, own in one.get("sets", {}).items() if isinstance(own, dict) and "fingerprint" in own}
+        for one in (before, now)
+    )
     scores, refused = [], []
     for name in new:
         if name not in old:

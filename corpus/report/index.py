@@ -2,7 +2,8 @@
 
 An entry says that a row of a file is about a key: the row of a document itself (`id`), by its address (`url`), a
 document generated from it (`parent`), a document dropped as its copy (`copy`), a row of the shards that holds it or a
-part of it (`shard`), or a packed row of tokens (`packed`). Keys are 64 bits: the first 16 digits of an id, or a hash.
+part of it (`shard`), a packed row of tokens (`packed`), or that shard or pack left it out (`left out`). Keys are 64
+bits: the first 16 digits of an id, or a hash.
 Two keys may meet, so whoever asks looks at the rows as well, which also tells when the files are no longer those of the
 index.
 """
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -27,7 +30,7 @@ from corpus.stage import Run, write_json
 
 BUCKETS = 16  # by the first hexadecimal digit of the key; one is sorted in memory at a time
 ENTRY = pl.Schema({"key": pl.UInt64, "kind": pl.UInt8, "file": pl.UInt32, "row": pl.UInt32})
-KINDS = ("id", "url", "parent", "copy", "shard", "packed")
+KINDS = ("id", "url", "parent", "copy", "shard", "packed", "left out")
 BATCH_ROWS = 50_000
 GROUP_ROWS = 10_000
 _HEX = re.compile(r"[0-9a-f]{1,32}")
@@ -100,59 +103,98 @@ def indexed_files(data: Path) -> list[Path]:
         found += sorted((data / stage).glob("*.parquet"))
     for stage in ("dedup", "augment"):
         found += sorted((data / stage).glob("*.parquet"))
-    found += sorted((data / "shard").glob("*/*.parquet"))
+    found += sorted((data / "shard").glob("dropped-*.parquet")) + sorted((data / "shard").glob("*/*.parquet"))
+    found += sorted((data / "pack").glob("dropped.parquet"))
     return found + sorted((data / "pack").glob("**/*.arrow"))
 
 
 def entries_of(path: Path, number: int) -> Iterator[pl.DataFrame]:
     """Batches of the entries of a file, which is the `number`-th of the index."""
-    first, holder = 0, "packed" if path.suffix == ".arrow" else "shard"
-    for batch in _references(path):
-        rows = batch.with_row_index("row", first).with_columns(pl.lit(number, pl.UInt32).alias("file"))
-        first += batch.height
-        for column, kind in (("id", "id"), ("url", "url"), ("parent_id", "parent"), ("duplicate_of", "copy")):
-            if column in batch.columns:
-                yield _keyed(rows, column, kind)
-        if "document_ids" in batch.columns:
-            yield _keyed(rows.explode("document_ids"), "document_ids", holder)
+    for first, batch in _references(path):
+        for kind, rows in _by_kind(path, first, batch):
+            key = key_of_text if kind == "url" else key_of_id
+            yield rows.select(
+                pl.lit(number, pl.UInt32).alias("file"),
+                "row",
+                pl.Series("key", [key(value) for value in rows["name"]], pl.UInt64),
+                pl.lit(KINDS.index(kind), pl.UInt8).alias("kind"),
+            )
 
 
-def _keyed(rows: pl.DataFrame, column: str, kind: str) -> pl.DataFrame:
-    rows = rows.drop_nulls(column)
-    key = key_of_text if kind == "url" else key_of_id
-    keys = pl.Series("key", [key(value) for value in rows[column]], pl.UInt64)
-    return rows.select("file", "row").with_columns(keys, pl.lit(KINDS.index(kind), pl.UInt8).alias("kind"))
+def scan(data: Path, matches: Callable[[pl.Expr], pl.Expr]) -> dict[str, list[Place]]:
+    """The places of all documents whose ids match, by their ids, from the files alone: what the index would say."""
+    found: dict[str, list[Place]] = {}
+    for path in indexed_files(data):
+        for first, batch in _references(path):
+            for kind, rows in _by_kind(path, first, batch):
+                for row, name in rows.filter(matches(pl.col("name"))).iter_rows() if kind != "url" else ():
+                    found.setdefault(name, []).append(Place(kind, str(path.relative_to(data)), row))
+    return {name: sorted(set(places), key=_in_order) for name, places in found.items()}
 
 
-def _references(path: Path) -> Iterator[pl.DataFrame]:
-    """Batches of the columns of a file that name documents; of annotations only what they add to the documents."""
+def _in_order(place: Place) -> tuple[int, str, int]:
+    return KINDS.index(place.kind), place.file, place.row
+
+
+def _by_kind(path: Path, first: int, batch: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """What a batch, whose first row has a number, says of documents: kind, and row and name (an id, or a URL)."""
+    rows = batch.with_row_index("row", first)
+    own = "left out" if _names_the_left_out(path) else "id"
+    holder = "packed" if path.suffix == ".arrow" else "shard"
+    kinds = {"id": own, "url": "url", "parent_id": "parent", "duplicate_of": "copy", "document_ids": holder}
+    for column in batch.columns:
+        named = rows.explode(column) if column == "document_ids" else rows
+        yield kinds[column], named.select("row", pl.col(column).cast(pl.String).alias("name")).drop_nulls()
+
+
+def _names_the_left_out(path: Path) -> bool:
+    return path.name.startswith("dropped") and path.parent.name in ("shard", "pack")
+
+
+def _references(path: Path) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Batches of the columns of a file that name documents, each with the number of its first row; of annotations only
+    what they add to the documents. Raises UserError where the file is not whole."""
+    first = 0
     if path.suffix == ".arrow":
-        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
-            for batch in stream:
-                yield pl.DataFrame(pa.Table.from_batches([batch.select(["document_ids"])]))
+        for batch in _arrow_batches(path):
+            yield first, pl.DataFrame(pa.Table.from_batches([batch.select(["document_ids"])]))
+            first += batch.num_rows
         return
     opened = open_part(path)
     stage = path.parent.parent.name if path.parent.parent.name == "shard" else path.parent.name
     wanted = {"dedup": ("duplicate_of",), "shard": ("document_ids",)}.get(stage, ("id", "url", "parent_id"))
+    wanted = ("id",) if _names_the_left_out(path) else wanted
     names = [name for name in wanted if name in opened.schema_arrow.names]
     for table in table_batches(path, opened, names, BATCH_ROWS):
-        yield pl.DataFrame(table)
+        yield first, pl.DataFrame(table)
+        first += table.num_rows
+
+
+def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+            yield from stream
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is no whole Arrow file ({error}): `dvc repro pack` writes it again") from None
 
 
 # ---- and asked -------------------------------------------------------------------------------------------------------
 
 
-def find_id(data: Path, identity: str, folder: Path | None = None) -> dict[int, list[Place]]:
-    """The places of a document by its id, or of all whose ids begin with some hexadecimal digits, by their keys.
+def find_id(data: Path, identity: str, folder: Path | None = None) -> list[Place]:
+    """The places that are about a document, or about another one whose id has the same key.
 
-    `folder` is the index; data/report/index by default. Raises UserError where there is no index.
+    `folder` is the index; data/report/index by default. Raises UserError where there is no index, Outdated where it is
+    not that of the files.
     """
-    if 6 <= len(identity) < 32 and _HEX.fullmatch(identity):
-        digits = identity[:16]
-        low = int(digits.ljust(16, "0"), 16)
-        high = int(digits.ljust(16, "f"), 16)
-        return _places(data, low, high, folder)
-    return _places(data, key_of_id(identity), key_of_id(identity), folder)
+    key = key_of_id(identity)
+    return _places(data, key, key, folder).get(key, [])
+
+
+def find_beginning(data: Path, digits: str) -> dict[int, list[Place]]:
+    """The places by key of all documents whose ids may begin with some hexadecimal digits. Raises as `find_id`."""
+    low, high = (int(digits[:16].ljust(16, filling), 16) for filling in "0f")
+    return _places(data, low, high)
 
 
 def find_url(data: Path, url: str) -> list[Place]:
@@ -162,15 +204,17 @@ def find_url(data: Path, url: str) -> list[Place]:
 
 
 def _places(data: Path, low: int, high: int, folder: Path | None = None) -> dict[int, list[Place]]:
-    """The entries with keys of a range, in the order of files and rows.
+    """The entries with keys of a range, in the order of kinds, files and rows.
 
-    Raises UserError where there is no index, Outdated where files came, went or changed in size.
+    Raises UserError where there is no index, Outdated where it is broken, or files came, went or changed in size.
     """
     folder = folder or data / "report" / "index"
     try:
         known = json.loads((folder / "files.json").read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder} does not exist: `dvc repro report` builds the index of documents") from None
+    except ValueError:
+        raise Outdated from None
     if known != _sizes(data):
         raise Outdated
     files = sorted(known)
@@ -180,7 +224,9 @@ def _places(data: Path, low: int, high: int, folder: Path | None = None) -> dict
         groups = [number for number in range(opened.num_row_groups) if _may_hold(opened, number, low, high)]
         if not groups:
             continue
-        entries = pl.DataFrame(opened.read_row_groups(groups)).filter(pl.col("key").is_between(low, high))
+        tables = table_batches(folder / f"{bucket:x}.parquet", opened, ENTRY.names(), GROUP_ROWS, groups)
+        near = [pl.DataFrame(table).filter(pl.col("key").is_between(low, high)) for table in tables]
+        entries = pl.concat([pl.DataFrame(schema=ENTRY), *near])
         for key, kind, file, row in entries.sort(ENTRY.names()).iter_rows():
             found.setdefault(key, []).append(Place(KINDS[kind], files[file], row))
     return found
@@ -191,19 +237,44 @@ def _may_hold(file: pq.ParquetFile, group: int, low: int, high: int) -> bool:
     return statistics is None or not statistics.has_min_max or (statistics.min <= high and statistics.max >= low)
 
 
-def read_row(path: Path, row: int) -> dict[str, object]:
-    """One row of a Parquet or Arrow file, of whose row groups only one is read; empty where it has no such row."""
+def read_row(path: Path, row: int) -> dict[str, Any]:
+    """One row of a Parquet or Arrow file, of whose row groups only one is read; empty where it has no such row.
+
+    Raises UserError where the file is missing or not whole.
+    """
+    return read_rows(path, [row]).get(row, {})
+
+
+def read_rows(path: Path, rows: Collection[int], columns: Sequence[str] | None = None) -> dict[int, dict[str, Any]]:
+    """Rows of a Parquet or Arrow file by their numbers, those that it has; only the row groups that hold them are read.
+
+    Raises UserError where the file is missing or not whole.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for first, height, read in _groups(path, columns):
+        here = [row - first for row in rows if first <= row < first + height]
+        if here:
+            taken = read().take(here).to_pylist()
+            found |= {first + row: values for row, values in zip(here, taken, strict=True)}
+    return found
+
+
+def _groups(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[int, int, Callable[[], pa.Table]]]:
+    """What a file is read by: the number of the first row, how many rows, and how to read them."""
+    first = 0
     if path.suffix == ".arrow":
-        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
-            for batch in stream:
-                if row < batch.num_rows:
-                    return dict(batch.slice(row, 1).to_pylist()[0])
-                row -= batch.num_rows
-        return {}
+        for batch in _arrow_batches(path):
+            table = pa.Table.from_batches([batch])
+            yield first, batch.num_rows, functools.partial(table.select, columns or table.column_names)
+            first += batch.num_rows
+        return
     opened = open_part(path)
     for group in range(opened.num_row_groups):
         rows = opened.metadata.row_group(group).num_rows
-        if row < rows:
-            return dict(opened.read_row_group(group).slice(row, 1).to_pylist()[0])
-        row -= rows
-    return {}
+        names = opened.schema_arrow.names if columns is None else columns
+        yield first, rows, functools.partial(_read_group, path, opened, group, rows, names)
+        first += rows
+
+
+def _read_group(path: Path, opened: pq.ParquetFile, group: int, rows: int, names: Sequence[str]) -> pa.Table:
+    return pa.concat_tables(table_batches(path, opened, names, max(rows, 1), [group]))

@@ -6,6 +6,7 @@ Chance is a hash of seed and id: the same documents on every run, from all over 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +17,14 @@ import polars as pl
 from corpus.clean.personal import mask_personal_data
 from corpus.documents import aligned_batches, list_parts
 from corpus.errors import UserError
-from corpus.report.before import Change, changes, text_before
-from corpus.report.index import Outdated, find_id, key_of_id, read_row
+from corpus.report.before import Change, beginning, changes, text_before
+from corpus.report.index import Outdated, find_id, read_row
 from corpus.report.tally import MEASURING
 
 TEXT_CHARS = 1_500  # of a document at most, and fewer where many are shown:
 TEXT_BYTES = 1_200_000  # of all texts, about; those of duplicates, and what cleaning changed, come to as much each
+FACT_CHARS = (300, 200, 120, 80, 50)  # of a title, a URL or a detail: the first that all samples have room for in
+FACT_BYTES = 600_000
 MARGIN = 100  # characters read beyond that, so that no number is cut in two before it is masked
 LINE_CHARS = 160  # of a line in what cleaning changed
 STRETCHES = 24  # of such lines, each of so many at most:
@@ -101,18 +104,19 @@ def document_samples(
     for found in _candidates(data, stages, bounds, seed):
         chosen = pl.concat([chosen, found]).unique(["stratum", "id"]).sort("rank", "id")
         chosen = chosen.group_by("stratum", maintain_order=True).head(number)
-    chosen = chosen.sort("stratum", "rank", "id").unique("id", keep="first", maintain_order=True)
+    # The same id twice is two documents where another stage refused the second one, as scrape does with a repeated id.
+    chosen = chosen.sort("stratum", "rank", "id").unique(["id", "stage"], keep="first", maintain_order=True)
     characters = min(TEXT_CHARS, TEXT_BYTES // max(4 * chosen.height, 1))
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
     for (stage, file), wanted in chosen.group_by(["stage", "file"]):
         for row in _rows(data, str(stage), Path(str(file)), wanted["id"], characters):
-            rows[row["id"]] = row
+            rows[row["id"], str(stage)] = row
     related = {row[key] for row in rows.values() for key in ("duplicate_of", "parent_id") if row.get(key)}
     others = _excerpts(data, mask, related, characters)
-    told = {*sorted(chosen["id"], key=lambda document: chance_of(seed, document))[:MOST_CLEANED]}
+    told = {*sorted(chosen["id"].unique(), key=lambda document: chance_of(seed, document))[:MOST_CLEANED]}
     samples = []
     for row in chosen.iter_rows(named=True):
-        sample = _sample(rows[row["id"]] | row, mask, others, characters)
+        sample = _sample(rows[row["id"], row["stage"]] | row, mask, others, characters)
         if (
             index
             and row["id"] in told
@@ -122,7 +126,7 @@ def document_samples(
             cleaning = _cleaning(data, index, row["id"], mask, characters)
             sample = dataclasses.replace(sample, cleaning=cleaning)
         samples.append(sample)
-    return samples
+    return _with_short_facts(samples)
 
 
 # ---- which -----------------------------------------------------------------------------------------------------------
@@ -146,17 +150,23 @@ def _candidates(
 
 
 def _dropped(batch: pl.DataFrame, stage: str, file: Path, seed: int) -> Iterator[pl.DataFrame]:
-    distance = pl.lit(None, pl.Float64).alias("distance")
+    """Of each reason the documents by chance, and by their margin to the bound of this reason, not to those of others
+    that they failed as well."""
+    nothing = pl.lit(None, pl.Float64)
+    distance, own = nothing.alias("distance"), nothing.alias("own")
     if "reasons" in batch.columns:
+        place = pl.int_ranges(pl.col("reasons").list.len()).alias("place")
         if "margins" in batch.columns:
             distance = pl.col("margins").list.eval(pl.element().abs()).list.max().alias("distance")
-        batch = batch.filter(~pl.col("kept")).with_columns(distance).explode("reasons").rename({"reasons": "reason"})
+            own = pl.col("margins").list.get(pl.col("place"), null_on_oob=True).cast(pl.Float64).abs().alias("own")
+        batch = batch.filter(~pl.col("kept")).with_columns(distance, place).explode("reasons", "place")
+        batch = batch.with_columns(own).rename({"reasons": "reason"})
     else:
-        batch = batch.with_columns(distance)
+        batch = batch.with_columns(distance, own)
     batch = batch.drop_nulls("reason").with_columns(nearest=pl.lit(None, pl.String))
     yield _found(batch, pl.col("reason"), _chance(batch, seed), stage, file)
-    near = batch.drop_nulls("distance")
-    yield _found(near, pl.col("reason") + NEAR, near["distance"], stage, file)
+    near = batch.drop_nulls("own")
+    yield _found(near, pl.col("reason") + NEAR, near["own"], stage, file)
 
 
 def _kept(
@@ -241,26 +251,61 @@ def _cut(rows: pl.DataFrame, characters: int) -> pl.DataFrame:
 
 def _excerpt(row: Mapping[str, Any], mask: bool, characters: int) -> Excerpt:
     # What scrape and clean dropped has not been through clean's masking.
-    title, text = ((mask_personal_data(words or "")[0] if mask else words) for words in (row.get("title"), row["text"]))
-    return Excerpt(title or None, (text or "")[:characters], max(row["text_length"] - characters, 0))
+    title = shortened(row.get("title"), FACT_CHARS[0] + MARGIN)
+    title, text = ((mask_personal_data(words or "")[0] if mask else words) for words in (title, row["text"]))
+    return Excerpt(shortened(title or None), (text or "")[:characters], max(row["text_length"] - characters, 0))
+
+
+def shortened(words: str | None, characters: int = FACT_CHARS[0]) -> str | None:
+    """A title, a URL or a detail with an ellipsis where it was cut: a hostile one may be as long as a book.
+
+    >>> shortened("back up now", 7), shortened(None)
+    ('back u…', None)
+    """
+    return words if words is None or len(words) <= characters else words[: characters - 1] + "…"
+
+
+def _with_short_facts(samples: list[Sample]) -> list[Sample]:
+    """The samples with titles, URLs and details cut so that they come to FACT_BYTES at most, if at all possible."""
+    for characters in FACT_CHARS:
+        cut = functools.partial(shortened, characters=characters)
+        short = [
+            dataclasses.replace(
+                one,
+                url=cut(one.url),
+                detail=cut(one.detail),
+                excerpt=dataclasses.replace(one.excerpt, title=cut(one.excerpt.title)),
+                other=one.other and dataclasses.replace(one.other, title=cut(one.other.title)),
+            )
+            for one in samples
+        ]
+        facts = (
+            fact
+            for one in short
+            for fact in (one.url, one.detail, one.excerpt.title, one.other and one.other.title)
+            if fact
+        )
+        if sum(len(fact.encode("utf-8", "surrogatepass")) for fact in facts) <= FACT_BYTES:
+            break
+    return short
 
 
 def _cleaning(data: Path, index: Path, identity: str, mask: bool, characters: int) -> list[Change]:
     """What cleaning changed in a document, a few lines of each stretch."""
     try:
-        places = find_id(data, identity, index).get(key_of_id(identity), [])
+        rows = {
+            stage: read_row(data / place.file, place.row)
+            for place in find_id(data, identity, index)
+            for stage in ("scrape", "clean")
+            if place.kind == "id" and place.file.startswith(f"{stage}/part-")
+        }
     except (Outdated, UserError):
         return []
-    rows = {
-        stage: read_row(data / place.file, place.row)
-        for stage in ("scrape", "clean")
-        for place in places
-        if place.kind == "id" and place.file.startswith(f"{stage}/part-")
-    }
     before = text_before(rows["scrape"]) if "scrape" in rows else None
     if before is None or "clean" not in rows:
         return []
-    found = changes(mask_personal_data(before)[0] if mask else before, str(rows["clean"]["text"]), STRETCH_LINES)
+    before = mask_personal_data(beginning(before))[0] if mask else before
+    found = changes(before, str(rows["clean"]["text"]), STRETCH_LINES)
     if all(change.kind == "same" for change in found):
         return []
     short: list[Change] = []
@@ -282,7 +327,7 @@ def _sample(row: Mapping[str, Any], mask: bool, others: Mapping[str, Excerpt], c
     return Sample(
         row["id"],
         row.get("source"),
-        row.get("url"),
+        shortened(row.get("url")),
         row.get("lang"),
         row["stage"],
         kept,
@@ -290,7 +335,7 @@ def _sample(row: Mapping[str, Any], mask: bool, others: Mapping[str, Excerpt], c
         failures,
         row["distance"],
         row["nearest"],
-        row.get("detail"),
+        shortened(row.get("detail")),
         row.get("similarity"),
         others.get(row.get("duplicate_of") or row.get("parent_id") or ""),
     )

@@ -7,7 +7,6 @@ scraped + generated = kept + dropped, from the first stage to the last.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from corpus.report.compare import Comparison, Read, compare, git, in_folder, in_
 from corpus.report.funnel import DECIDING, check_whole_graph, drops, funnel
 from corpus.report.histograms import histograms
 from corpus.report.index import build_index
+from corpus.report.metrics import bounds_of, read_metrics
 from corpus.report.mix import cluster_sizes, length_mix, perplexity_quantiles, source_losses, volumes, year_mix
 from corpus.report.page import render
 from corpus.report.samples import Sample, chance_of, document_samples
@@ -42,7 +42,7 @@ from corpus.report.topics import topic_tables
 from corpus.stage import Metrics, Run, link, write_json, write_plot
 
 READS = ()
-VERSION = 1
+VERSION = 2
 
 SECTIONS = (  # of the page: template, and title in English and Chinese
     ("top", "Verdict", "结论"),
@@ -70,25 +70,29 @@ SIGNALS = ("n_chars", "mattr", "noise_ratio", "symbol_ratio", "ppl", "oov_rate")
 def run(run: Run) -> Metrics:
     """Write index.html and the index of documents into the output, and summary.json beside the metrics.
 
-    Within the graph the page is linked to reports/index.html, and shows what differs from git's last commit. --input
-    names another project's folder, which holds data/ and reports/, as `corpus run` writes them. Metrics count over the
-    whole graph. Raises StageError with a table where documents got lost between two stages.
+    Within the graph the page is linked to reports/index.html, and shows what differs from git's last commit: a new
+    commit changes the page, which DVC does not know of. --input names another project's folder, which holds data/ and
+    reports/, as `corpus run` writes them. Metrics count over the whole graph. What lies in reports/ is replaced when
+    all of it is made, a file at a time and before the output: of a run killed in between some files are new, and the
+    next run writes them all again. Raises StageError with a table where documents got lost between two stages.
     """
+    if run.limit:
+        raise UserError("--limit: the report is of a whole graph; `corpus run --limit` builds one of a few documents")
     project = run.inputs[0] if run.inputs else run.data.parent
     data = project / run.data.name
     reports = run.reports if run.reports and not run.inputs else project / "reports"
     metrics = read_reports(reports)
     rows = check_whole_graph(metrics)
-    # Numbered, because DVC sorts the bars by name.
-    steps = [{"stage": f"{number} {s.stage}", "documents": s.left} for number, s in enumerate(funnel(metrics), 1)]
-    write_plot(run, "funnel", pl.DataFrame(steps))
     build_index(run, data)
-    write_json((run.reports or run.output) / "summary.json", summary_of(metrics, rows))
     page = render(
         context(data, reports, metrics, rows, run.params, run.output / "index")
         | {"comparison": since_last_commit(run, project), "revision": code_revision(run, project)}
     )
     (run.output / "index.html").write_text(page, "utf-8")
+    # Numbered, because DVC sorts the bars by name.
+    steps = [{"stage": f"{number} {s.stage}", "documents": s.left} for number, s in enumerate(funnel(metrics), 1)]
+    write_plot(run, "funnel", pl.DataFrame(steps))
+    write_json((run.reports or run.output) / "summary.json", summary_of(metrics, rows))
     if run.reports:
         _publish(run.output / "index.html", run.reports / "index.html")
     return {"rows": rows, "dropped_by_reason": {drop.reason: drop.documents for drop in drops(metrics)}}
@@ -148,14 +152,8 @@ def write_comparison(run: Run, name: str, revision: str | None, before: Read, ta
 def read_reports(folder: Path) -> dict[str, Metrics]:
     """What each stage that ran wrote into reports/STAGE.json. Raises UserError for a broken file, or none at all."""
     stages = [*DECIDING, "measure", "reference", "perplexity", "pack", "finetune", "evaluate"]
-    found = {}
-    for stage in stages:
-        path = folder / f"{stage}.json"
-        if path.exists():
-            try:
-                found[stage] = json.loads(path.read_text("utf-8"))
-            except ValueError as error:
-                raise UserError(f"{path} is not JSON ({error}): `dvc repro {stage} --force` writes it again") from None
+    read = ((stage, read_metrics(folder / f"{stage}.json")) for stage in stages)
+    found = {stage: metrics for stage, metrics in read if metrics is not None}
     for stage in ("scrape", "clean"):
         if stage not in found:
             raise UserError(f"{folder / stage}.json does not exist: run `dvc repro {stage}`, then the report")
@@ -167,8 +165,8 @@ def context(
 ) -> dict[str, Any]:
     """All that the page shows but for the comparison, by the names that the templates use; None for what no stage has
     made yet. `index` is that of data/."""
-    bounds = metrics.get("filter", {}).get("bounds", {})
-    scales = measured_scales(data, metrics.keys())
+    bounds = bounds_of(metrics.get("filter", {}))
+    scales = measured_scales(data, metrics.keys(), bounds)
     counts = tally(data, metrics.keys(), scales, bounds)
     sets = set_scores(metrics["evaluate"]["sets"]) if "evaluate" in metrics else []
     losing = [stage for stage in DECIDING if metrics.get(stage, {}).get("rows", {}).get("dropped")]
@@ -217,8 +215,8 @@ def context(
 
 def _as_json(sample: Sample, seed: int) -> dict[str, Any]:
     """A sample as the page's script reads it."""
-    title = sample.excerpt.title
-    return dataclasses.asdict(sample) | {"title": title, "chance": round(chance_of(seed, sample.id), 6)}
+    made = dataclasses.asdict(sample)
+    return made | {"title": made["excerpt"].pop("title"), "chance": round(chance_of(seed, sample.id), 6)}
 
 
 def since_last_commit(run: Run, project: Path) -> Comparison | None:

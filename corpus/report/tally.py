@@ -15,6 +15,7 @@ from corpus.documents import aligned_batches, list_parts, open_part
 MEASURING = ("measure", "perplexity")  # stages whose annotations are signals
 DECIDING = ("dedup", "filter")  # stages whose annotations have `kept`, read here as `<stage>_kept`
 GROUPS = ["lang", "source"]
+SUMMED_ROWS = 100_000  # of counts, about 10 MB
 LENGTHS = (100, 300, 1_000, 3_000, 10_000, 30_000)  # characters, upper ends but for the last group's
 
 KEYS = {  # of the frames of a Tally: what they are counted by
@@ -81,8 +82,11 @@ def scale_of(signal: str, low: float = -10, high: float = 10) -> Scale:
     return Scale(False, low, high if high > low else low + 1, 1000)
 
 
-def measured_scales(data: Path, stages: Collection[str]) -> dict[str, Scale]:
-    """The scale of every signal that the named stages measured, from the statistics of their files alone."""
+def measured_scales(
+    data: Path, stages: Collection[str], bounds: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Scale]:
+    """The scale of every signal that the named stages measured, from the statistics of their files alone, which holds
+    all its values and `bounds`, as in reports/filter.json."""
     ranges: dict[str, tuple[float, float]] = {}
     for stage in MEASURING:
         for part in list_parts(data / stage) if stage in stages else []:
@@ -92,10 +96,18 @@ def measured_scales(data: Path, stages: Collection[str]) -> dict[str, Scale]:
                     if column.physical_type not in ("INT32", "INT64", "FLOAT", "DOUBLE"):
                         continue
                     known = column.statistics
-                    low, high = (known.min, known.max) if known is not None and known.has_min_max else (-10, 10)
-                    if isinstance(low, int | float) and math.isfinite(low) and math.isfinite(high):
-                        old = ranges.get(column.path_in_schema, (low, high))
-                        ranges[column.path_in_schema] = (min(old[0], low), max(old[1], high))
+                    if known is None or not known.has_min_max:
+                        # Of nulls alone: it is a signal, but says nothing of its range.
+                        ranges.setdefault(column.path_in_schema, (math.inf, -math.inf))
+                    elif isinstance(known.min, int | float) and math.isfinite(known.min) and math.isfinite(known.max):
+                        old = ranges.get(column.path_in_schema, (known.min, known.max))
+                        ranges[column.path_in_schema] = (min(old[0], known.min), max(old[1], known.max))
+    ranges = {name: ends if ends[0] <= ends[1] else (-10, 10) for name, ends in ranges.items()}
+    for rules in (bounds or {}).values():
+        for rule, facts in rules.items():
+            name, bound = rule.rpartition(".")[0], facts["bound"]
+            if name in ranges and bound is not None and math.isfinite(bound):
+                ranges[name] = (min(ranges[name][0], bound), max(ranges[name][1], bound))
     return {name: scale_of(name, *ends) for name, ends in ranges.items()}
 
 
@@ -134,15 +146,24 @@ def tally(
     counts: dict[str, list[pl.DataFrame]] = {name: [] for name in KEYS}
     for part in list_parts(data / "clean"):
         for batch in _batches(data, part, stages, [*scales]):
-            counts["groups"].append(_count_groups(batch))
-            counts["signals"].append(
-                _count_bins(batch, {name: one for name, one in scales.items() if name in batch.columns})
-            )
-            counts["beyond"].append(_count_beyond(batch, bounds or {}))
-            counts["lengths"].append(_count_kept(batch, _length_group(batch)))
-            counts["years"].append(_count_kept(batch, pl.col("date").str.slice(0, 4)))
-    counts["reasons"] = [*_first_reasons(data, stages)]
+            measured = {name: one for name, one in scales.items() if name in batch.columns}
+            _add(counts, "groups", _count_groups(batch))
+            _add(counts, "signals", _count_bins(batch, measured))
+            _add(counts, "beyond", _count_beyond(batch, bounds or {}))
+            _add(counts, "lengths", _count_kept(batch, _length_group(batch)))
+            _add(counts, "years", _count_kept(batch, pl.col("date").str.slice(0, 4)))
+    for reasons in _first_reasons(data, stages):
+        _add(counts, "reasons", reasons)
     return Tally(**{name: _sum(counts[name], keys) for name, keys in KEYS.items()})
+
+
+def _add(counts: Mapping[str, list[pl.DataFrame]], name: str, batch: pl.DataFrame) -> None:
+    """Collect the counts of a batch after what they were summed to; summed again where they have become more than that,
+    so that memory does not grow with the batches, and time no faster than they."""
+    own = counts[name]
+    own.append(batch)
+    if sum(one.height for one in own[1:]) > max(own[0].height, SUMMED_ROWS):
+        own[:] = [_sum(own, KEYS[name])]
 
 
 def _batches(data: Path, part: Path, stages: Collection[str], signals: Sequence[str]) -> Iterator[pl.DataFrame]:

@@ -12,9 +12,13 @@ from typing import Any, BinaryIO
 
 from corpus.documents import document_id
 from corpus.errors import StageError
-from corpus.locks import lock_of, locked
+from corpus.locks import locked
 
 BUCKETS = 256
+
+
+class Unreadable(StageError):
+    """What was read of a source before cannot be read again: it has to be removed."""
 
 
 def bucket_of(document: str) -> int:
@@ -87,25 +91,35 @@ class Spill:
 
 
 def read_counts(folder: Path) -> dict[str, Any]:
-    """What `Spill.finish` left in a folder."""
-    counts: dict[str, Any] = json.loads((folder / "counts.json").read_text("ascii"))
+    """What `Spill.finish` left in a folder. Raises Unreadable where it is damaged."""
+    try:
+        counts: dict[str, Any] = json.loads((folder / "counts.json").read_text("ascii"))
+    except (FileNotFoundError, ValueError):
+        raise Unreadable(f"{folder / 'counts.json'} is damaged or gone: run again") from None
     return counts
 
 
 def spilled(path: Path) -> Iterator[dict[str, Any]]:
     """The records of one file in the order they came; none of a file that was not written.
 
-    Raises StageError for one that was, and is gone.
+    Raises Unreadable for one that was, and is gone, or damaged.
     """
     if not path.exists():
         counts = path.with_name("counts.json")
         if not path.parent.is_dir() or (counts.exists() and path.name in read_counts(path.parent)["files"]):
-            raise StageError(f"{path} is gone: something removed it during the run; run again")
+            raise Unreadable(f"{path} is gone: something removed it during the run; run again")
         return
     with path.open("rb") as file:
         for line in file:
-            row = json.loads(line)
-            yield row | {"body": file.read(row["body"])} if "body" in row else row
+            try:
+                row = json.loads(line)
+                body = file.read(row["body"]) if "body" in row else b""
+                whole = len(body) == row.get("body", 0)
+            except (ValueError, TypeError, AttributeError):
+                whole = False
+            if not whole:
+                raise Unreadable(f"{path} is damaged: run again")
+            yield row | {"body": body} if "body" in row else row
 
 
 def rows_of_part(folders: Sequence[Path], part: int, parts: int) -> Iterator[dict[str, Any]]:
@@ -157,11 +171,6 @@ def remove_segments(stored: Path) -> int:
     for folder in folders:
         shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.gone")), ignore_errors=True)
     return len(folders)
-
-
-def output_lock(output: Path) -> contextlib.AbstractContextManager[None]:
-    """The lock that a stage holds while it writes an output, an absolute path."""
-    return locked(lock_of(output), output)
 
 
 class SeenIds:

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from fastwarc.stream_io import Lz4Reader, ZstdReader
 
 from corpus.errors import UserError
+from corpus.storage import STAMPS, no_bucket, reason
 
 SUFFIXES = {
     "jsonl": (".jsonl", ".ndjson"),
@@ -33,12 +34,8 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading a broken or clipped file raises
 MAX_LINE = 64 << 20  # bytes; no row of text is longer, and memory holds one
 _BUFFER = 1 << 18
-_STAMPS = (
-    *("mtime", "ETag", "etag", "checksum", "md5Hash"),
-    *("LastModified", "Last-Modified", "last_modified", "updated", "created"),
-)
 
-Storage = Mapping[str, str | int | bool]
+Storage = Mapping[str, Any]
 
 
 class FileEntry(NamedTuple):
@@ -144,7 +141,7 @@ def _list_remote(location: str, kind: str, storage: Storage) -> list[FileEntry]:
 
 
 def _remote_entry(files: Any, path: str, info: Mapping[str, Any], name: str) -> FileEntry:
-    stamp = next((str(info[key]) for key in _STAMPS if info.get(key) is not None), "")
+    stamp = next((str(info[key]) for key in STAMPS if info.get(key) is not None), "")
     return FileEntry(files.unstrip_protocol(path), readable_name(name), info.get("size") or 0, stamp)
 
 
@@ -155,11 +152,11 @@ def _storage_errors(location: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except FileNotFoundError:
-        raise UserError(f"sources: {location} does not exist: name a file, a folder, or a pattern with *") from None
     except Exception as error:
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"sources: {location} cannot be read: {said}; `storage` holds the storage's options") from None
+        if isinstance(error, FileNotFoundError) and not no_bucket(error):
+            raise UserError(f"sources: {location} does not exist: name a file, a folder, or a pattern with *") from None
+        said = reason(error, location.partition("://")[0])
+        raise UserError(f"sources: {location} cannot be read: {said}") from None
 
 
 @contextlib.contextmanager

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from corpus.answers import answers as answers_of_models
 from corpus.documents import document_id
 from corpus.errors import UserError
+from corpus.locks import locked_output
 from corpus.params import Forget
-from corpus.scrape.buckets import output_lock, remove_segments, scrape_lock
+from corpus.scrape.buckets import remove_segments, scrape_lock
 from corpus.scrape.crawl_cache import forget as forget_answers
 from corpus.scrape.urls import normalise_url
 
@@ -99,6 +100,7 @@ def _purge(run_home: Path, data: Path, forget: Forget) -> str:
     for rows in run_home.glob("checkpoints/*/*/not-finite-*.json"):  # a training that broke left its documents' tokens
         rows.unlink(missing_ok=True)
     spilled = remove_segments(run_home / "scrape")
+    shutil.rmtree(run_home / "scrape", ignore_errors=True)
     translated = 0
     if (run_home / "answers.sqlite").exists():
         with answers_of_models(run_home / "answers.sqlite") as cache:
@@ -132,7 +134,7 @@ def _remove_half_written(run_home: Path, data: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
     for partial in data.glob(".*.partial"):
         output = data.resolve() / partial.name.removeprefix(".").removesuffix(".partial")
-        with output_lock(output):
+        with locked_output(output):
             shutil.rmtree(partial, ignore_errors=True)
 
 

@@ -30,14 +30,15 @@ from corpus.documents import (
     part_writer,
     write_table,
 )
-from corpus.errors import StageError, UserError
+from corpus.errors import UserError
 from corpus.executor import Workers, run_tasks
-from corpus.params import Forget, Scrape
+from corpus.params import Forget, Params, Scrape
 from corpus.progress import progress
 from corpus.scrape.buckets import (
     DroppedRows,
     SeenIds,
     Spill,
+    Unreadable,
     kind_of,
     part_count,
     read_counts,
@@ -47,13 +48,14 @@ from corpus.scrape.buckets import (
     scrape_lock,
     spilled,
 )
-from corpus.scrape.files import SUFFIXES, FileEntry, files_in, has_suffix, is_of_kind
+from corpus.scrape.files import SUFFIXES, FileEntry, Storage, files_in, has_suffix, is_of_kind
 from corpus.scrape.forget import forgetter, forgotten, url_forgetter
 from corpus.scrape.label_studio import ANNOTATED
 from corpus.scrape.merge import BatchPart, merge_parts
 from corpus.scrape.rows import FileRows, files_of, read_dataset_row, read_files
-from corpus.sources import AnySource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
+from corpus.sources import AnySource, FileSource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
 from corpus.stage import Metrics, Run, add_metrics, count_rows, digest_of, is_whole, link, seal, write_json
+from corpus.storage import options_for
 
 READS = ()
 VERSION = 4
@@ -70,13 +72,27 @@ def run(run: Run) -> Metrics:
     Metrics: rows and dropped_by_reason, and `sources`: per source and batch the rows, the bytes kept, and of archives
     the records by type.
     """
-    sources = sources_of_paths(run.inputs) if run.inputs else list(run.params.sources)
+    sources = sources_of_paths(run.inputs) if run.inputs else with_storage(run.params)
     if not sources:
         raise UserError("sources: there is none: name a site, a folder or a file in params.yaml, or use --input")
     metrics = gather(sources, run.params.scrape, run.home, run.output, run.limit, run.params.forget, run.crew, run.used)
     if metrics["rows"]["in"] == 0:
         raise UserError(f"sources: no document in {', '.join(s.name for s in sources)}: name files or pages with text")
     return metrics
+
+
+def with_storage(params: Params) -> list[AnySource]:
+    """The sources, those that read files with the options of their storage: of `storage` and, above them, their own."""
+
+    def options(source: FileSource) -> Storage:
+        addresses = [source.path, source.base] if isinstance(source, WarcSource) else [source.path]
+        named = [options_for(address, params.storage) for address in addresses]
+        return {name: value for one in [*named, source.storage] for name, value in one.items()}
+
+    return [
+        source.model_copy(update={"storage": options(source)}) if isinstance(source, FileSource) else source
+        for source in params.sources
+    ]
 
 
 def gather(
@@ -118,12 +134,19 @@ def gather(
             if not is_whole(folder):
                 partial = _partial(folder)
                 partial.mkdir(parents=True)
-                segments = _segments(source, scrape, forget, home, work / _name(source), limit, crew)
-                metrics = _write_source(source, segments, scrape, work, partial, seen, must_go)
-                write_json(partial / "metrics.json", metrics)
-                seal(partial)
-                with contextlib.suppress(OSError):  # another run was faster: its entry has the same bytes
-                    partial.rename(folder)
+                try:
+                    segments = _segments(source, scrape, forget, home, work / _name(source), limit, crew)
+                    metrics = _write_source(source, segments, scrape, work, partial, seen, must_go)
+                    write_json(partial / "metrics.json", metrics)
+                    seal(partial)
+                    with contextlib.suppress(OSError):  # another run was faster: its entry has the same bytes
+                        partial.rename(folder)
+                except Unreadable:
+                    if stored:  # the next run shall not find the same
+                        remove_segments(stored)
+                    raise
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
                 shutil.rmtree(work / _name(source), ignore_errors=True)
             if entry and used is not None:
                 used.add(entry)
@@ -326,7 +349,7 @@ def _write_source(
         _write_part(source, number, kept, output)
         written += len(kept)
     if written + dropped.reasons.total() != counts["rows_in"]:
-        raise StageError(f"sources: {source.name}: of {counts['rows_in']} rows read some are gone: run again")
+        raise Unreadable(f"sources: {source.name}: of {counts['rows_in']} rows read some are gone: run again")
     _write_dropped(dropped, output / f"dropped-{_name(source)}.parquet")
     shutil.rmtree(folder)
     metrics = count_rows(rows_in=counts["rows_in"], dropped=dict(sorted(dropped.reasons.items())))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from corpus.errors import UserError
 from corpus.shard.order import SPLITS
+from corpus.storage import reason
 
 LEFT_OUT = "dropped-balance.parquet"
 CARD = "README.md"  # goes last: where it lies, all else does
@@ -20,7 +21,7 @@ class Elsewhere(NamedTuple):
     folder: str
 
 
-def open_elsewhere(location: str, storage: Mapping[str, str | int | bool], output: Path) -> Elsewhere:
+def open_elsewhere(location: str, storage: Mapping[str, Any], output: Path) -> Elsewhere:
     """The folder at an address. Raises UserError where that cannot be written to, before any work is done for it.
 
     Nor may it be, hold, or lie in the folder of the shards themselves.
@@ -34,13 +35,13 @@ def open_elsewhere(location: str, storage: Mapping[str, str | int | bool], outpu
         raise UserError(f"shard.copy_to: {location} is, holds or lies in {output}: name a folder elsewhere")
     try:
         files, folder = fsspec.core.url_to_fs(location, **storage)
+        files.find(folder)  # a storage without folders has none to list; the bucket has to be there, we make none
         files.makedirs(folder, exist_ok=True)
-        files.ls(folder)
-    except ImportError as error:
-        raise UserError(f"shard.copy_to: {location}: {error}") from None
+        files.pipe_file(f"{folder}/.probe", b"")
+        files.rm_file(f"{folder}/.probe")
     except Exception as error:  # each storage has errors of its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"shard.copy_to: {location} cannot be written to: {reason}") from None
+        said = reason(error, location.partition("://")[0])
+        raise UserError(f"shard.copy_to: {location} cannot be written to: {said}") from None
     return Elsewhere(files, folder.rstrip("/"))
 
 

@@ -25,6 +25,7 @@ from corpus.shard.order import SPLITS, Bucket, Source, Taken, plan, read_bucket,
 from corpus.shard.rows import SHARD, chunk_rows, instruction_lines
 from corpus.shard.tokenizer import find_tokenizer, tokens_of
 from corpus.stage import Metrics, Part, Run, add_metrics, side_by_side
+from corpus.storage import options_for
 
 READS = ("clean", "measure", "perplexity", "filter", "split")
 VERSION = 4
@@ -44,7 +45,8 @@ def run(run: Run) -> Metrics:
     """
     params = run.params.shard
     final = run.output.with_name(run.output.name.removeprefix(".").removesuffix(".partial"))
-    elsewhere = open_elsewhere(params.copy_to, params.storage, final) if params.copy_to else None
+    options = options_for(params.copy_to or "", run.params.storage) | params.storage
+    elsewhere = open_elsewhere(params.copy_to, options, final) if params.copy_to else None
     tokenizer = find_tokenizer(params.tokenizer) if params.tokenizer else None
     sources = [Source(part, False) for part in side_by_side(run)]
     sources += [Source(part, True) for part in generated_parts(run)]

@@ -233,3 +233,22 @@ def test_no_text_takes_long(repeated: str) -> None:
     started = time.process_time()
     mask_personal_data(text)
     assert time.process_time() - started < 3  # most take a tenth of a second
+
+
+@pytest.mark.parametrize("unit", ["139 1234 5678; ", "电话13912345678，", "4111 1111 1111 1111, ", "order 1391234567 "])
+def test_many_numbers_take_time_by_their_number(unit: str) -> None:
+    """Not by its square, as where all of the text is looked through for each of them."""
+    seconds = []
+    for times in (10_000, 80_000):
+        text = unit * times
+        started = time.process_time()
+        masked, counts = mask_personal_data(text)
+        seconds.append(time.process_time() - started)
+        assert masked.count("<") == sum(counts.values()) == (0 if unit.startswith("order") else times)
+    assert seconds[1] < 25 * seconds[0]
+
+
+@pytest.mark.parametrize("before", ["see http://a.example/b?t=", "see http://a.example/" + "b" * 170, "a/b "])
+def test_numbers_within_addresses_on_the_web_are_left_alone(before: str) -> None:
+    number = "13912345678"
+    assert mask_personal_data(f"{before}{number}")[1] == ({"phone": 1} if before == "a/b " else {})

@@ -19,7 +19,7 @@ from conftest import command
 
 from corpus.documents import DOCUMENT, DROPPED, PAGE, document_id, write_table
 from corpus.errors import StageError, UserError
-from corpus.inspect.diff import Difference, compare, is_same
+from corpus.inspect.diff import Difference, compare, describe, is_same
 from corpus.inspect.diff_text import as_json, render_difference
 from corpus.inspect.versions import open_version
 from corpus.report.funnel import DECIDING
@@ -142,7 +142,8 @@ def _write(path: Path, rows: Rows, schema: pa.Schema) -> None:
 
 def write_report(folder: Path, stage: str, report: dict[str, Any]) -> None:
     (folder / "reports").mkdir(exist_ok=True)
-    (folder / "reports" / f"{stage}.json").write_text(json.dumps(report))
+    counts = {"rows": {"in": 0, "generated": 0, "kept": 0, "dropped": 0}}
+    (folder / "reports" / f"{stage}.json").write_text(json.dumps(counts | report))
 
 
 def diff(a: Path, b: Path, examples: int = 3) -> Difference:
@@ -425,6 +426,17 @@ def test_sums_that_are_not_those_of_the_reports(two: tuple[Path, Path]) -> None:
         diff(*two)
 
 
+def test_personal_data_of_rows_from_before_cleaning_is_masked(tmp_path: Path) -> None:
+    rows = random_rows(6)
+    for row in rows:
+        row |= {"text": f"{row['text']} of me@example.com", "title": "by me@example.com"}
+    a = write_version(tmp_path / "a", rows)
+    for path in sorted((a / "data/scrape").glob("*.parquet")) + sorted((a / "data/clean").glob("*.parquet")):
+        told = describe(open_version(str(a)), str(path), 0)
+        masked = path.parent.name == "scrape" or path.name.startswith("dropped-")
+        assert ("me@example.com" in f"{told}") != (masked or told[1:] == (None, None))
+
+
 def test_a_damaged_file_and_a_folder_without_anything(two: tuple[Path, Path], tmp_path: Path) -> None:
     (two[1] / "data/split/part-news-0-00000.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(UserError, match=r"data/split/part-news-0-00000\.parquet of .* is not a whole Parquet file"):
@@ -432,9 +444,10 @@ def test_a_damaged_file_and_a_folder_without_anything(two: tuple[Path, Path], tm
     (tmp_path / "empty/data").mkdir(parents=True)
     with pytest.raises(UserError, match="has no data/scrape"):
         diff(two[0], tmp_path / "empty")
-    (two[0] / "reports/scrape.json").write_text("[1")
-    with pytest.raises(UserError, match=r"reports/scrape\.json of .* is no JSON object"):
-        diff(two[0], two[0])
+    for broken in ("[1", "[]", "{}", '{"rows": []}', '{"rows": {"in": null}}', "[" * 100_000):
+        (two[0] / "reports/scrape.json").write_text(broken)
+        with pytest.raises(UserError, match=r"reports/scrape\.json of .* is not JSON of a stage"):
+            diff(two[0], two[0])
 
 
 def test_text_of_documents_cannot_move_the_cursor(tmp_path: Path) -> None:
@@ -501,6 +514,16 @@ def test_revisions_and_experiments(repository: Path) -> None:
     assert difference.parameters.rows() == [("which", '"a"', '"b"')]
     assert render_difference(difference).startswith("From HEAD to other ")
     assert is_same(compare(open_version("HEAD", repository), open_version("workspace", repository)))
+
+
+@pytest.mark.parametrize("config", ["[core\n", "[core]\nremote = nowhere\nunknown = 1\n"])
+def test_a_broken_configuration_of_dvc_is_named(tmp_path: Path, config: str) -> None:
+    command(tmp_path, "git", "init", "--quiet")
+    command(tmp_path, "dvc", "init", "--quiet")
+    command(tmp_path, "git", "commit", "--quiet", "--all", "--message", "start")
+    (tmp_path / ".dvc/config").write_text(config)
+    with pytest.raises(UserError, match="DVC cannot open this project"):
+        open_version("HEAD", tmp_path)
 
 
 def test_a_project_below_the_top_of_its_repository(tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ def data(tmp_path: Path) -> Path:
 
 
 def oracle(matching: Callable[[dict[str, Any]], bool], seed: int, number: int) -> list[str]:
-    """Ids of the documents that match, by the hash of seed and id, from all of them at once."""
+    """Ids of the documents that match, by the hash of seed and id as the report draws, from all of them at once."""
     ids = [row["id"] for row in rows() if matching(row)]
-    return sorted(ids, key=lambda one: hashlib.blake2b(f"{seed}\0{one}".encode(), digest_size=8).digest())[:number]
+    return sorted(ids, key=lambda one: hashlib.blake2b(f"{seed}\0{one}".encode(), digest_size=6).digest())[:number]
 
 
 def ids(found: list[dict[str, Any]]) -> list[str]:

@@ -240,3 +240,24 @@ def test_strings_that_are_no_utf8_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"words": broken}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet.*words.*UTF8"):
         folder_stats(tmp_path)
+
+
+def test_columns_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    struct = pa.array([{"b": 1}, {"b": 2}])
+    pq.write_table(
+        pa.table(
+            {
+                "a": struct,
+                "a.b": pa.array(
+                    [
+                        10,
+                        20,
+                    ]
+                ),
+            }
+        ),
+        tmp_path / "one.parquet",
+    )
+    (section,) = folder_stats(tmp_path)["sections"]
+    named = [column["numbers"]["max"] for column in section["columns"] if column["name"] == "a.b"]
+    assert named == [2, 20]

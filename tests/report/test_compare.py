@@ -13,6 +13,7 @@ from conftest import command
 from report_project import build, write_report
 
 from corpus.cli import main
+from corpus.errors import UserError
 from corpus.params import Params
 from corpus.report import stage
 from corpus.report.compare import Figure, compare, flattened, in_folder, in_git
@@ -85,6 +86,23 @@ def test_a_commit_with_broken_files_is_compared_as_far_as_it_goes(project: Path)
     assert "dedup" in {figure.name for figure in found.left if figure.before is None}
     (project / "reports/scrape.json").write_text("{")
     assert compare("HEAD", None, in_git(project, "HEAD"), in_folder(project)) is None
+
+
+@pytest.mark.parametrize("shape", ["{}", "[]", "7", '{"rows": 1}', '{"rows": {"in": 1}}'])
+def test_json_of_another_shape_is_no_report(project: Path, shape: str) -> None:
+    whole = (project / "reports/dedup.json").read_text()
+    (project / "reports/dedup.json").write_text(shape)
+    command(project, "git", "commit", "--quiet", "--all", "-m", "another shape")
+    run = Run("report", Params(), (), project / "data/report", project / "data", project / "reports", project / "home")
+    with pytest.raises(UserError, match=r"reports/dedup\.json is not JSON of a stage"):
+        execute(stage, run)
+    (project / "reports/dedup.json").write_text(whole)
+    execute(stage, run)
+    found = compare("HEAD", None, in_git(project, "HEAD"), in_folder(project))
+    assert found and "dedup" in {figure.name for figure in found.left if figure.before is None}
+    changed(project, "evaluate", sets={"a": 7, "b": {}})
+    found = compare("HEAD", None, in_git(project, "HEAD"), in_folder(project))
+    assert found and found.scores == []
 
 
 def test_a_list_of_sources_is_compared_by_name() -> None:

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from dvc_render.html import HTML
 from dvc_render.vega import VegaRenderer
@@ -21,7 +23,7 @@ from corpus.report.histograms import HEIGHT, histograms
 from corpus.report.page import anchor, percent
 from corpus.report.plots_template import main, write_plots_page
 from corpus.report.scores import headline, loss_chart, set_scores
-from corpus.report.tally import scale_of
+from corpus.report.tally import measured_scales, scale_of
 from corpus.report.verdict import verdict
 
 ANY_SIGNAL = st.sampled_from(["n_chars", "ppl", "mattr", "noise_ratio", "mean_word_length", "fluency_gain"])
@@ -69,6 +71,31 @@ def test_a_histogram_counts_every_document_and_shows_its_bound(
     ((_, side, value),) = chart.bounds
     assert (side, value) == ("min", bound)
     assert chart.bars[0].low <= bound <= chart.bars[-1].high + 1e-3
+
+
+def write_signal(path: Path, groups: list[list[float | None]]) -> None:
+    """A part of data/measure with a row group for each list of values."""
+    path.parent.mkdir(parents=True)
+    schema = pa.schema([("id", pa.string()), ("gain", pa.float64()), ("nothing", pa.float64())])
+    with pq.ParquetWriter(path, schema) as writer:
+        for values in groups:
+            columns = {"id": ["x"] * len(values), "gain": values, "nothing": [None] * len(values)}
+            writer.write_table(pa.table(columns, schema))
+
+
+def test_a_scale_holds_what_was_measured_and_the_bounds(tmp_path: Path) -> None:
+    write_signal(tmp_path / "measure/part-a-0-00000.parquet", [[0.25, 0.5], [None, None], [0.75]])
+    scales = measured_scales(tmp_path, ["measure"])
+    assert (scales["gain"].low, scales["gain"].high) == (0.25, 0.75)  # not wider for the row group of nulls
+    assert (scales["nothing"].low, scales["nothing"].high) == (-10, 10)
+    bounds = {"en": {"gain.max": {"bound": 3.0}, "gain.min": {"bound": None}, "unknown.max": {"bound": 9.0}}}
+    scale = measured_scales(tmp_path, ["measure"], bounds)["gain"]
+    assert scale.edge(0) == 0.25 and scale.edge(scale.bins) == 3.0
+    counts = pl.DataFrame({"lang": ["en"] * 20, "signal": "gain", "state": "kept", "value": [0.25, 0.75] * 10})
+    counts = counts.with_columns(bin=scale.bin(pl.col("value"))).drop("value").with_columns(documents=1)
+    (chart,) = histograms(counts, ["gain"], bounds, {"gain": scale})["en"]
+    (drawn, _, _), *_ = chart.bounds
+    assert drawn > chart.bars[-1].x - 30 and chart.bars[-1].high >= 3.0  # right of all documents, where it belongs
 
 
 def test_few_documents_make_no_histogram() -> None:

@@ -16,12 +16,14 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
+from conftest import command
 from report_project import HOSTILE, HOSTILE_NAME, build, write_report
 
+from corpus.documents import document_id
 from corpus.errors import StageError, UserError
 from corpus.params import Params
-from corpus.report import stage
-from corpus.report.samples import TEXT_CHARS, Sample, document_samples
+from corpus.report import stage, tally
+from corpus.report.samples import FACT_CHARS, NEAR, TEXT_CHARS, Sample, _candidates, document_samples
 from corpus.stage import Metrics, Run, execute
 
 HALF = ["evaluate", "shard", "augment", "split", "filter", "dedup", "perplexity", "measure"]
@@ -195,11 +197,108 @@ def test_what_is_not_made_yet_is_left_out_with_the_command_that_makes_it(tmp_pat
     assert ("dvc repro perplexity report" in page) == (stages >= HALF.index("perplexity") + 1)
 
 
-def test_a_large_corpus_with_many_samples_stays_under_5_megabytes(tmp_path: Path) -> None:
-    folder = build(tmp_path / "project", documents=3_000)
+def test_a_page_of_hostile_length_stays_under_5_megabytes(tmp_path: Path) -> None:
+    """Titles, addresses, details and texts as long as books, on many samples."""
+    folder = build(tmp_path / "project", documents=2_000, dropped_by_clean=100)
+    data = folder / "data"
+    for path in [*data.glob("clean/*.parquet"), *data.glob("augment/part-*.parquet")]:
+        long = {name: pl.col(name).fill_null("") + "长" * 10_000 for name in ("title", "url", "detail", "text")}
+        frame = pl.read_parquet(path)
+        frame.with_columns(**{name: words for name, words in long.items() if name in frame.columns}).write_parquet(path)
     page, _ = report(folder, Params.model_validate({"report": {"samples_per_reason": 300}}))
-    assert len(browsed(page)["documents"]) > 1_000
+    shown = browsed(page)["documents"]
+    assert len(shown) > 1_000
+    longest = max(len(one[name] or "") for one in shown for name in ("title", "url", "detail"))
+    assert longest in FACT_CHARS
     assert len(page.encode()) < 5_000_000
+
+
+COUNTED = """
+import resource, sys, time
+from pathlib import Path
+from corpus.report.clusters import largest_clusters
+from corpus.report.tally import measured_scales, tally
+data, stages = Path(sys.argv[1]), ["measure", "dedup"]
+started = time.process_time()
+counts = tally(data, stages, measured_scales(data, stages))
+assert len(largest_clusters(data)) == 8
+used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(counts.groups["documents"].sum(), time.process_time() - started, used)
+"""
+
+
+def test_time_grows_with_the_documents_and_memory_does_not(tmp_path: Path) -> None:
+    """Eight times the documents, every other one a copy of the one before it."""
+    figures = []
+    for documents in (4_000, 32_000):
+        folder = tmp_path / str(documents)
+        numbers = pl.select(number=pl.int_range(documents))["number"]
+        ids = [document_id(str(number)) for number in numbers]
+        clean = pl.DataFrame({"id": ids}).with_columns(text=pl.lit("a text"), source=pl.lit("a"), lang=pl.lit("en"))
+        clean = clean.with_columns(pl.lit(None, pl.String).alias(name) for name in ("date", "title", "url"))
+        signals = {f"signal_{place}": (numbers * (place + 1) % 997 / 997) for place in range(30)}
+        dedup = {"cluster": [ids[number // 2 * 2] for number in numbers], "kept": numbers % 2 == 0}
+        frames = {"clean": clean, "measure": pl.DataFrame({"id": ids} | signals)}
+        frames["dedup"] = pl.DataFrame({"id": ids} | dedup).with_columns(
+            similarity=pl.lit(1.0), reasons=pl.when(~pl.col("kept")).then(pl.lit(["dedup.exact"])).otherwise([])
+        )
+        for name, frame in frames.items():
+            (folder / name).mkdir(parents=True)
+            frame.write_parquet(folder / name / "part-a-0-00000.parquet", row_group_size=1_000)
+        done = command(tmp_path, sys.executable, "-c", COUNTED, str(folder))
+        figures.append([float(word) for word in done.stdout.split()])
+        assert figures[-1][0] == documents
+    (_, few, small), (_, many, large) = figures
+    assert many < 20 * few
+    assert large < small + 100_000  # kilobytes
+
+
+def test_counts_of_many_batches_are_summed_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally, "SUMMED_ROWS", 20)
+    counts: dict[str, list[pl.DataFrame]] = {"lengths": []}
+    for _ in range(1_000):
+        tally._add(counts, "lengths", pl.DataFrame({"group": ["0", "1"], "documents": [1, 2], "kept": [1, 0]}))
+        assert sum(one.height for one in counts["lengths"]) <= 22
+    assert tally._sum(counts["lengths"], ["group"]).rows() == [("0", 1_000, 1_000), ("1", 2_000, 0)]
+
+
+def test_the_nearest_of_a_reason_go_by_its_own_margin(tmp_path: Path) -> None:
+    ids = [document_id(str(number)) for number in range(3)]
+    documents = {"id": ids, "text": ["t"] * 3, "source": ["a"] * 3, "lang": ["en"] * 3}
+    margins = [[-0.1, 9.0], [-0.5, 0.6], [-0.3, 2.0]]
+    judged = {"id": ids, "kept": [False] * 3, "reasons": [["filter.a.min", "filter.b.max"]] * 3, "margins": margins}
+    for name, columns in (("clean", documents), ("filter", judged)):
+        (tmp_path / name).mkdir()
+        pl.DataFrame(columns).write_parquet(tmp_path / name / "part-a-0-00000.parquet")
+    near = {
+        stratum.removesuffix(NEAR): frame.sort("rank")["id"].to_list()
+        for batch in _candidates(tmp_path, ["filter"], {}, 0)
+        for (stratum,), frame in batch.group_by("stratum")
+        if str(stratum).endswith(NEAR)
+    }
+    assert near == {"filter.a.min": [ids[0], ids[2], ids[1]], "filter.b.max": [ids[1], ids[2], ids[0]]}
+
+
+def test_a_repeated_id_is_shown_beside_the_document_that_has_it(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    from corpus.documents import DROPPED, write_table
+
+    folder = build(tmp_path / "project", documents=40)
+    kept = pl.read_parquet(folder / "data/split/part-help-0-00000.parquet").filter("kept")["id"][0]
+    row = {"id": kept, "source": "help", "batch": 0, "reason": "scrape.duplicate_id", "text": "the second one"}
+    (folder / "data/scrape").mkdir()
+    write_table(pa.Table.from_pylist([row], DROPPED), folder / "data/scrape/dropped-help-0.parquet")
+    found = [sample for sample in document_samples(folder / "data", ["scrape"], {}, 99, 0) if sample.id == kept]
+    assert sorted((sample.stage, sample.kept) for sample in found) == [("scrape", False), ("split", True)]
+    assert {sample.excerpt.text == "the second one" for sample in found} == {True, False}
+
+
+def test_a_limit_is_refused(tmp_path: Path) -> None:
+    folder = build(tmp_path / "project", documents=40)
+    run = Run("report", Params(), (folder,), tmp_path / "page", reports=None, home=tmp_path / "h", limit=3)
+    with pytest.raises(UserError, match="--limit"):
+        execute(stage, run)
 
 
 def test_what_shard_left_out_is_shown_with_its_reason(tmp_path: Path) -> None:
@@ -224,7 +323,7 @@ def test_without_any_stage_it_says_what_to_run(tmp_path: Path) -> None:
 def test_broken_metrics_are_named(tmp_path: Path) -> None:
     folder = build(tmp_path / "project", documents=40)
     (folder / "reports/dedup.json").write_text("{")
-    with pytest.raises(UserError, match=r"reports/dedup\.json is not JSON"):
+    with pytest.raises(UserError, match=r"reports/dedup\.json is not JSON of a stage"):
         report(folder)
 
 

@@ -14,11 +14,12 @@ import polars as pl
 import pytest
 from test_scrape_stage import jsonl, scrape, write_lines
 
-import corpus.stage
+import corpus.locks
 from corpus.documents import document_id
 from corpus.errors import UserError
+from corpus.locks import locked_output
 from corpus.params import Forget
-from corpus.scrape.buckets import output_lock, scrape_lock
+from corpus.scrape.buckets import scrape_lock
 from corpus.scrape.crawl_cache import Cache
 from corpus.scrape.forget import forgetter, forgotten, purge, url_forgetter
 
@@ -109,9 +110,9 @@ def test_purge_removes_what_killed_runs_left_and_nothing_of_those_that_run(
         folder.mkdir(parents=True)
     purge(home, data, Forget(ids=["1"]))
     assert not any(folder.exists() for folder in left) and at_work.exists()
-    monkeypatch.setattr(corpus.stage, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(corpus.locks, "LOCK_SECONDS", 0.1)
     left[1].mkdir()
-    with output_lock(home, (data / "clean").resolve()), pytest.raises(UserError, match="clean is being written"):
+    with locked_output((data / "clean").resolve()), pytest.raises(UserError, match="clean is being written"):
         purge(home, data, Forget(ids=["1"]))
     with scrape_lock(home), pytest.raises(UserError, match="scrape is being written by another run"):
         purge(home, data, Forget(ids=["1"]))

@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 from conftest import digests
 
-import corpus.stage
+import corpus.locks
 from corpus.errors import StageError, UserError
 from corpus.params import Params
 from corpus.scrape import stage
@@ -326,10 +326,10 @@ def test_one_run_at_a_time_uses_what_is_spilled(tmp_path: Path, monkeypatch: pyt
     first = threading.Thread(target=gather, args=["a"])
     first.start()
     assert began.wait(30)
-    monkeypatch.setattr(corpus.stage, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(corpus.locks, "LOCK_SECONDS", 0.1)
     with pytest.raises(UserError, match="scrape is being written by another run"):
         gather("b")
-    monkeypatch.setattr(corpus.stage, "LOCK_SECONDS", 30)
+    monkeypatch.setattr(corpus.locks, "LOCK_SECONDS", 30)
     second = threading.Thread(target=gather, args=["c"])
     second.start()
     ended.set()

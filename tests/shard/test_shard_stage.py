@@ -1,6 +1,6 @@
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from conftest import Bucket
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from corpus.augment.stage import GENERATED
@@ -62,10 +63,10 @@ def project(tmp_path: Path, write_documents: Callable[..., Path]) -> Path:
     return tmp_path
 
 
-def shard(project: Path, *settings: str, workers: int = 1, output: str = "shard") -> Metrics:
+def shard(project: Path, *settings: str, workers: int = 1, output: str = "shard", more: Sequence[str] = ()) -> Metrics:
     data = project / "data"
     inputs = tuple(data / name for name in stage.READS)
-    params = load(None, [f"shard.{setting}" for setting in settings])
+    params = load(None, [*(f"shard.{setting}" for setting in settings), *more])
     run = Run("shard", params, inputs, data / output, data, project / "reports", project / "home", workers)
     return execute(stage, run)
 
@@ -211,6 +212,18 @@ def test_datasets_streams_it_from_object_storage(project: Path, monkeypatch: pyt
         assert ids == ([row["id"] for row in rows(project, "train").to_dicts()] if pattern[0] != "i" else ids)
         assert ids
     files.rm("/bucket", recursive=True)
+
+
+def test_a_copy_on_s3(project: Path, s3: Bucket) -> None:
+    server = [f"storage.s3.endpoint_url={s3.endpoint}"]
+    shard(project, f"copy_to={s3.address('corpus')}", more=server)
+    there = {path.partition("/corpus/")[2] for path in s3.files.find(f"{s3.name}/corpus")}
+    assert {"README.md", "train/text.jsonl"} <= there and ".probe" not in there
+    assert s3.files.cat_file(f"{s3.name}/corpus/README.md") == (project / "data/shard/README.md").read_bytes()
+    with pytest.raises(UserError, match=r"^shard\.copy_to: .* cannot be written to: denied"):
+        shard(project, f"copy_to={s3.address('corpus')}", "storage={anon: true}", more=server)
+    with pytest.raises(UserError, match="no such bucket"):
+        shard(project, "copy_to=s3://no-such-bucket/corpus", more=server)
 
 
 def test_a_storage_that_cannot_be_written_to_is_named_before_any_work(project: Path, tmp_path: Path) -> None:

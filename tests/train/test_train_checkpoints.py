@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny_project import built
 
-import corpus.stage
+import corpus.locks
 from corpus.errors import UserError
 from train.checkpoints import (
     WHOLE,
@@ -98,7 +98,7 @@ def test_discarded_twice(folder: Path):
 
 
 def test_of_other_keys_those_that_no_run_has_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(corpus.stage, "LOCK_SECONDS", 0)
+    monkeypatch.setattr(corpus.locks, "LOCK_SECONDS", 0)
     store, locks = tmp_path / "checkpoints", tmp_path / "locks"
     for name in ("ours", "theirs", "old", "older.partial"):
         (store / name / "adapted").mkdir(parents=True)

@@ -191,6 +191,9 @@ def test_the_rows_trained_on_are_named(project: Path):
         assert set(rows["pack"]) == {pack}
         assert sum(sum(lengths[row]) for row in rows["row"]) == metrics[name]["tokens"]
         assert rows["step"].n_unique() == metrics[name]["steps"] == rows["step"].max()
+        assert set(rows["best_step"]) == {metrics[name]["best_step"]}
+        state = json.loads((project / "data" / "pack" / pack / "state.json").read_text())
+        assert set(rows["fingerprint"]) == {state["_fingerprint"]}
 
 
 def test_a_mix_has_its_part_of_the_rows(project: Path, pack: Path, tmp_path: Path):

@@ -1,8 +1,9 @@
 """Faults of the machine, put into every Python process that is started with this folder in PYTHONPATH.
 
 DRILL_KILL: a pattern; a worker kills itself, as the OOM killer would, just before it opens for writing, or makes, a
-path that matches. DRILL_ONCE: a file; with it only the first one does so. DRILL_MEMORY: megabytes of address space a
-worker may have. DRILL_CLOCK: seconds by which the clock jumps, forth at one look and back at the next.
+path that matches; with DRILL_ANYWHERE any process does so. DRILL_ONCE: a file; with it only the first one does so.
+DRILL_MEMORY: megabytes of address space that a worker may have. DRILL_CLOCK: seconds by which the clock jumps, forth at
+one look and back at the next.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def is_worker() -> bool:
 
 if "DRILL_CLOCK" in os.environ:
     jump(float(os.environ["DRILL_CLOCK"]))
-if "DRILL_KILL" in os.environ and is_worker():
+if "DRILL_KILL" in os.environ and ("DRILL_ANYWHERE" in os.environ or is_worker()):
     kill_before(os.environ["DRILL_KILL"], os.environ.get("DRILL_ONCE"))
 if "DRILL_MEMORY" in os.environ and is_worker():
     resource.setrlimit(resource.RLIMIT_AS, (int(os.environ["DRILL_MEMORY"]) << 20,) * 2)
