@@ -48,9 +48,11 @@ def test_an_annotation_of_other_documents_is_refused(tmp_path: Path, ids: list[s
 
 def test_a_truncated_file_is_named(tmp_path: Path, write_documents: Callable[..., Path]) -> None:
     path = write_documents(tmp_path / "part.parquet", ["text"] * 10)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"part\.parquet is not a whole Parquet file"):
-        list(aligned_batches([path]))
+    for damaged in (path.read_bytes()[:-20], b"PAR1" + bytes(20) + b"PAR1"):  # of the second Arrow says two lines
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"part\.parquet is not a whole Parquet file") as refusal:
+            list(aligned_batches([path]))
+        assert "\n" not in str(refusal.value)
 
 
 def test_a_file_damaged_in_its_middle_is_named(tmp_path: Path, write_documents: Callable[..., Path]) -> None:

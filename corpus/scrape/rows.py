@@ -286,7 +286,7 @@ def _parquet_rows(source: RowSource, entry: FileEntry) -> Iterator[Row]:
             names = file.schema_arrow.names
             if source.id_field and source.id_field not in names:
                 raise UserError(
-                    f"{entry.path} has no column `{source.id_field}`, which id_field names; it has {', '.join(names)}"
+                    f"{entry.path} has no column `{source.id_field}`, which id_field names; it has {_listed(names)}"
                 )
             for batch in file.iter_batches(_PARQUET_ROWS):
                 for row in _python_rows(batch):
@@ -410,8 +410,13 @@ def _csv_header(source: RowSource, path: str, fields: Sequence[str]) -> list[str
             f"{path}: the header {', '.join(map(repr, fields))[:200]} does not name each column once in UTF-8"
         )
     if source.id_field and source.id_field not in fields:
-        raise UserError(f"{path} has no column `{source.id_field}`, which id_field names; it has {', '.join(fields)}")
+        raise UserError(f"{path} has no column `{source.id_field}`, which id_field names; it has {_listed(fields)}")
     return list(fields)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names of columns as one line, whatever they hold."""
+    return " ".join(", ".join(names).split())[:500]
 
 
 def _text_file(source: RowSource, name: str, file: BinaryIO) -> Row:

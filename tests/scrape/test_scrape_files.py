@@ -218,6 +218,9 @@ def test_tables_of_fields(tmp_path: Path) -> None:
     path.write_bytes(b"text,n\na,b\n")
     with pytest.raises(UserError, match=r"t\.csv has no column `key`"):
         read("csv", path, id_field="key")
+    path.write_bytes(b'text,"a\nb"\na,b\n')
+    with pytest.raises(UserError, match=r"which id_field names; it has text, a b$"):
+        read("csv", path, id_field="key")
 
 
 @given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=2, max_size=2), max_size=5))
