@@ -238,8 +238,8 @@ EXPLANATION = """\
 - *dropped, with a reason*: documents whose id stands in the tool's output with the rule that dropped them; *without a
   word*: all others that are gone. datatrove counts reasons in its statistics, and writes dropped documents out where a
   script adds a writer to each filter; Data-Juicer's tracer, off by default, shows ten.
-- **corpusmill**: `corpus measure`, `dedup`, `filter` with the profile `gopher`, `export`, one after the other, each a
-  process that starts anew; before them `scrape` and `clean` for rows and pages. By default `measure` also fits topics,
+- **corpusmill**: `corpus run --stages measure dedup filter --export kept` with the profile `gopher`; for rows and pages
+  `scrape` and `clean` before these. By default `measure` also fits topics,
   here off as the others have none. Near-duplicates: {ngram} tokens a shingle, {permutations} permutations, exact
   Jaccard of {threshold} to a kept document.
 - **datatrove**: GopherRepetitionFilter and GopherQualityFilter as they ship (spaCy's words), MinHash with {ngram} words

@@ -55,10 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 metavar="REV",
                 help="write reports/compare.html: another run, of a revision or folder, beside this one",
             )
-    everything = commands.add_parser(
-        "run", help="all these stages at once, without DVC and models: a dry pass with --limit"
+    several = commands.add_parser(
+        "run", help="all these stages, or some, one after the other without DVC and models: a dry pass with --limit"
     )
-    add_stage_options(everything, inputs=False)
+    several.add_argument("--stages", nargs="+", default=[], metavar="STAGE", help="default: all")
+    several.add_argument(
+        "--input", type=_location, metavar="PATH", help="a folder or file of documents, in place of scrape and clean"
+    )
+    several.add_argument(
+        "--export", type=Path, metavar="DIR", help="also write what the last stage kept into a new folder, as JSONL"
+    )
+    add_stage_options(several, inputs=False, output="try")
     export = commands.add_parser("export", help="write the documents that a stage kept as plain Parquet or JSONL")
     export.add_argument("stage", choices=[s for s in STAGES if s not in ("scrape", "reference", "report")])
     export.add_argument("folder", type=_location, help="a new or empty folder")
@@ -114,7 +121,9 @@ def _dispatch(options: argparse.Namespace) -> None:
 
         print(verdict(Path("reports")))
     elif options.command == "run":
-        run_all_stages(options)
+        from corpus.run_stages import run_stages
+
+        run_stages(options)
     elif options.command == "filter" and (options.explain or options.what_if or options.list):
         if text := answer(options):
             print(text)
@@ -141,36 +150,7 @@ def compare_reports(options: argparse.Namespace) -> str:
     return write_comparison(run, options.compare, other.commit, before, target)
 
 
-def run_all_stages(options: argparse.Namespace) -> None:
-    """Run all stages into a folder of their own, which holds `data/` and `reports/` like a project."""
-    from corpus.params import load
-    from corpus.stage import Run, stage_folder
-    from corpus.storage import is_remote
-
-    _check_numbers(options)
-    if options.log_json:
-        os.environ["CORPUSMILL_LOG"] = "json"
-    params = load(options.params or Path("params.yaml"), options.set)
-    root = options.output or Path("try")
-    if is_remote(root):
-        raise UserError(f"--output {root}: `corpus run` writes into a folder here; each stage writes to an address")
-    for stage in STAGES:
-        code = stage_module(STAGES[stage][1])
-        run = Run(
-            stage,
-            params,
-            inputs=tuple(stage_folder(root / "data", name) for name in code.READS),
-            output=stage_folder(root / "data", stage),
-            data=root / "data",
-            reports=root / "reports",
-            **workers_of(options, params, stage),
-            # The limit is for what comes in; later stages work on all that came.
-            limit=options.limit if stage == "scrape" else None,
-        )
-        _run_and_tell(code, run)
-
-
-def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> None:
+def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True, output: str = "data/STAGE") -> None:
     """The options every stage has."""
     if inputs:
         parser.add_argument(
@@ -182,7 +162,7 @@ def add_stage_options(parser: argparse.ArgumentParser, inputs: bool = True) -> N
             help="documents, then their annotations, here or at addresses like s3://bucket/folder; default: data/",
         )
     parser.add_argument(
-        "--output", type=_location, metavar="DIR", help="a new folder, here or at an address; default: data/STAGE"
+        "--output", type=_location, metavar="DIR", help=f"a new folder, here or at an address; default: {output}"
     )
     parser.add_argument("--params", type=Path, metavar="FILE", help="default: params.yaml")
     parser.add_argument(
@@ -307,7 +287,7 @@ def answer(options: argparse.Namespace) -> str:
     from corpus.filter.what_if import check_changes, what_if
     from corpus.params import load
 
-    _check_numbers(options)
+    check_numbers(options)
     if options.output:
         raise UserError(f"--output {options.output}: --explain and --what-if write nothing, leave it out")
     if options.list and not options.what_if:
@@ -318,7 +298,7 @@ def answer(options: argparse.Namespace) -> str:
     width = _width()
     if options.explain:
         return explain_documents(run, options.explain, width)
-    changed = load(_params_file(options), [*options.set, *options.what_if])
+    changed = load(params_file(options), [*options.set, *options.what_if])
     return what_if(run, changed, options.what_if, options.list, width)
 
 
@@ -330,17 +310,17 @@ def run_stage(options: argparse.Namespace, stage: str, module: str) -> None:
         die_with_parent()
     if options.log_json:
         os.environ["CORPUSMILL_LOG"] = "json"
-    _check_numbers(options)
+    check_numbers(options)
     for option in ("input", "limit", "set"):
         if getattr(options, option) and not options.output:
             raise UserError(f"--{option} needs --output: the graph's own folders hold what dvc repro built")
     params = chosen_params(options)
     code = stage_module(module)
     target = open_output(options, stage, params)  # before inputs are fetched for it
-    _run_and_tell(code, stage_run(options, stage, params, code), target)
+    run_and_tell(code, stage_run(options, stage, params, code), target)
 
 
-def _run_and_tell(code: Stage, run: Run, target: Target | None = None) -> None:
+def run_and_tell(code: Stage, run: Run, target: Target | None = None) -> None:
     """Run a stage, publish its output if that is its target, and print its final line; with `--log-json` as an event on
     standard error."""
     from corpus.progress import log, logs_json
@@ -410,17 +390,17 @@ def chosen_params(options: argparse.Namespace) -> Params:
     """The parameters that --params and --set name; params.yaml by default."""
     from corpus.params import load
 
-    return load(_params_file(options), options.set)
+    return load(params_file(options), options.set)
 
 
-def _check_numbers(options: argparse.Namespace) -> None:
+def check_numbers(options: argparse.Namespace) -> None:
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit {options.limit}: name at least one document")
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers {options.workers}: at least one is needed")
 
 
-def _params_file(options: argparse.Namespace) -> Path | None:
+def params_file(options: argparse.Namespace) -> Path | None:
     """params.yaml; its absence is fine for a stage that is given its input."""
     default = Path("params.yaml")
     if options.params is None and getattr(options, "input", None) and not default.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +23,7 @@ def histogram(values: pl.Series) -> dict[str, int]:
     >>> histogram(pl.Series([0.8149, 0.811, 0.0, None]))
     {'0.0': 1, '0.81': 2}
     """
-    numbers = values.drop_nulls().cast(pl.Float64).to_numpy()
+    numbers = values.cast(pl.Float64).to_numpy()  # null becomes NaN
     numbers = numbers[np.isfinite(numbers)]
     exponents = np.zeros(len(numbers), np.int64)
     present = np.abs(numbers) > 1e-300
@@ -31,10 +32,15 @@ def histogram(values: pl.Series) -> dict[str, int]:
     found, occurrences = np.unique(digits * _EXPONENTS + exponents, return_counts=True)
     counts: dict[float, int] = {}
     for key, count in zip(found.tolist(), occurrences.tolist(), strict=True):
-        exponent = (key + _EXPONENTS // 2) % _EXPONENTS - _EXPONENTS // 2
-        value = float(f"{(key - exponent) // _EXPONENTS}e{exponent}")
+        value = _rounded(key)
         counts[value] = counts.get(value, 0) + count
     return {repr(value): counts[value] for value in sorted(counts)}
+
+
+@functools.cache  # a value occurs in many batches
+def _rounded(key: int) -> float:
+    exponent = (key + _EXPONENTS // 2) % _EXPONENTS - _EXPONENTS // 2
+    return float(f"{(key - exponent) // _EXPONENTS}e{exponent}")
 
 
 def quantiles(counts: Mapping[str, int]) -> list[float]:

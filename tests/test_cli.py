@@ -74,6 +74,62 @@ def test_a_dry_pass_over_ones_own_rows(here: Path) -> None:
     assert Path("try/reports/index.html").exists()
 
 
+def test_some_stages_at_once_on_documents_of_ones_own(here: Path, write_documents: Callable[..., Path]) -> None:
+    long = [text.replace("them.", "them. ") * 2 for text in TEXTS]
+    texts = [*long, long[0], "short"]
+    write_documents(here / "mine" / "one.parquet", texts[:4], lang="en")
+    write_documents(here / "mine" / "two.parquet", texts[4:], lang="en")
+    judge = ["--set", "filter.profile.en=c4", "--set", "measure.topics.count=0", "--workers", "1"]
+    stages = ["--stages", "filter", "measure", "dedup"]  # run in the order of the graph
+    done = command(here, "corpus", "run", *judge, "--input", "mine", *stages, "--export", "kept")
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("  note: filter")]
+    assert [line.split(":")[0].strip() for line in lines] == ["clean", "note", "measure", "dedup", "filter", "filter"]
+    assert lines[0].startswith("clean: 9 in, 9 kept, 0 dropped → try/data/clean")
+    assert Path("try/data/clean/one.parquet").read_bytes() == Path("mine/one.parquet").read_bytes()
+
+    # The same as the stages one after the other.
+    inputs = ["--input", "mine"]
+    for stage in ("measure", "dedup", "filter"):
+        command(here, "corpus", stage, *judge, *inputs, "--output", f"alone/{stage}")
+        inputs.append(f"alone/{stage}")
+        for name in ("one.parquet", "two.parquet"):
+            assert Path(f"try/data/{stage}/{name}").read_bytes() == Path(f"alone/{stage}/{name}").read_bytes()
+    kept = [json.loads(line) for line in Path("kept/kept.jsonl").read_text().splitlines()]
+    judged = pl.concat(pl.read_parquet(f"alone/filter/{name}.parquet") for name in ("one", "two"))
+    assert [row["id"] for row in kept] == judged.filter("kept")["id"].to_list()
+    assert 0 < len(kept) < 8
+
+
+def test_a_stage_alone_reads_what_lies_in_the_folder_already(here: Path, write_documents: Callable[..., Path]) -> None:
+    write_documents(here / "mine.parquet", TEXTS, lang="en")
+    (here / "params.yaml").write_text("sources: [{name: mine, kind: parquet, path: mine.parquet}]\n")
+    options = ["--set", "filter.profile.en=c4", "--set", "measure.topics.count=0"]
+    command(here, "corpus", "run", *options, "--input", "mine.parquet", "--limit", "5", "--stages", "measure")
+    assert pl.read_parquet("try/data/clean/mine.parquet").height == 5
+    done = command(here, "corpus", "run", *options, "--stages", "filter")
+    assert done.stdout.startswith("filter: 5 in")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--stages", "sift"], "sift is no stage: name scrape, clean, "),
+        (["--stages", "clean", "--input", "mine.parquet"], "clean reads the sources in params.yaml, --input documents"),
+        (["--stages", "report", "--export", "kept"], "--export: of report there are no documents to write"),
+        (["--stages", "measure", "--export", "mine.parquet"], "--export mine.parquet is in use"),
+        (["--stages", "measure", "--input", "mine.parquet"], "occurs twice"),
+        (["--stages", "measure", "--input", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_what_cannot_be_run_at_once_is_said_before(
+    here: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    pl.DataFrame({"id": ["a", "a"], "text": TEXTS[:2]}).write_parquet("mine.parquet")
+    assert main(["run", *options]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not [path for path in Path("try/data").glob("*") if not path.name.startswith(".")]
+
+
 def test_for_machines_progress_and_outcome_are_lines_of_json(here: Path) -> None:
     shutil.copy(PROJECT / "data" / "sample" / "dialogues.jsonl", "rows.jsonl")
     command(here, "corpus", "init", "rows.jsonl")

@@ -1,7 +1,6 @@
-"""corpusmill: the commands that a user types, one after the other, in a folder with a params.yaml."""
+"""corpusmill: the command that a user types, in a folder with a params.yaml."""
 
 import os
-import shlex
 import sys
 from pathlib import Path
 
@@ -26,18 +25,13 @@ def main(job: job_task.Job) -> None:
             permutations=job_task.PERMUTATIONS,
         )
     )
-    commands = ["measure --input data/clean --output data/measure"]
-    commands += ["dedup --input data/clean data/measure --output data/dedup"]
-    commands += ["filter --input data/clean data/measure data/dedup --output data/filter"]
+    program = str(Path(sys.executable).with_name("corpus"))
+    stages = [*(() if job.work == "texts" else ("scrape", "clean")), "measure", "dedup", "filter"]
+    options = ["--output", ".", "--export", "kept", "--workers", str(job.workers)]
     if job.work == "texts":
-        (job.output / "data").mkdir()
-        (job.output / "data" / "clean").symlink_to(job.input.absolute())
-    else:
-        commands = ["scrape", "clean", *commands]
-    program = shlex.quote(str(Path(sys.executable).with_name("corpus")))
-    lines = [f"{program} {command} --workers {job.workers}" for command in commands] + [f"{program} export filter kept"]
+        options += ["--input", str(job.input.absolute())]
     os.chdir(job.output)
-    os.execvp("sh", ["sh", "-e", "-c", "\n".join(lines)])  # nothing of this script is left to be counted
+    os.execv(program, [program, "run", "--stages", *stages, *options])  # nothing of this script is left to be counted
 
 
 if __name__ == "__main__":
