@@ -7,15 +7,17 @@ Packs of train and validation, one of each general collection in finetune.mix, a
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
@@ -24,17 +26,18 @@ from corpus.errors import UserError
 from corpus.params import Pack
 from corpus.progress import progress
 from corpus.stage import Metrics, Run, count_rows, file_digest
-from train.encode import Piece, Template, encode, pack_tokenizer, read_templates, refuse_useless_template
+from train.encode import Template, encode, pack_tokenizer, read_templates, refuse_useless_template
 from train.lineage import refuse_other_name, write_made_for
 from train.models import IGNORED
-from train.pieces import StoredPieces
+from train.pieces import Column, StoredPieces
 from train.shards import NAMED, Document, Dropped, Tally, control_documents, copies, find_shards, read_shard, traces
 
 READS = ("clean", "split")
-VERSION = 5
+VERSION = 6
 
 CONTROL_BYTES = 3  # times the bytes of train are read for the control: noise may take more tokens a byte, or fewer
 ROWS_AT_ONCE = 1_000  # of a pack in memory while it is written
+_NO_FINGERPRINT = "0" * 16
 
 
 def run(run: Run) -> Metrics:
@@ -139,7 +142,7 @@ def _admitted(
 
 
 def _control(
-    run: Run, tokenizer: Any, templates: Sequence[Template], train: Sequence[Piece], tallies: dict[str, Tally]
+    run: Run, tokenizer: Any, templates: Sequence[Template], train: StoredPieces, tallies: dict[str, Tally]
 ) -> StoredPieces:
     """Pieces of unfiltered documents, of each language as many tokens as train has."""
     enough_bytes = {lang: CONTROL_BYTES * size for lang, size in tallies["train"].bytes.items()}
@@ -147,27 +150,9 @@ def _control(
     pieces, places = StoredPieces(run.output), {}
     for own in encode(tokenizer, documents, run.params.pack, templates, tallies["control"]):
         places[own[0].document] = pieces.add(own)
-    pieces.reorder(place for document in chosen for place in places.get(document, ()))
-    return StoredPieces(run.output, first_tokens(pieces, tokens_by_language(train)))
-
-
-def tokens_by_language(pieces: Iterable[Piece]) -> Counter[str]:
-    """Tokens of pieces by the language of their documents."""
-    tokens: Counter[str] = Counter()
-    for piece in pieces:
-        tokens[piece.lang] += len(piece.tokens)
-    return tokens
-
-
-def first_tokens(pieces: Iterable[Piece], tokens: Mapping[str, int]) -> Iterator[Piece]:
-    """The first pieces that have so many tokens of each language, the last ones cut to fit if that leaves a label."""
-    left = dict(tokens)
-    for piece in pieces:
-        space = left.get(piece.lang, 0)
-        cut = Piece(piece.document, piece.lang, piece.tokens[:space], piece.learned[:space])
-        if cut.learned.any():
-            left[piece.lang] -= len(cut.tokens)
-            yield cut
+    pieces.reorder(places[document] for document in chosen if document in places)
+    pieces.keep_first_tokens(train.tokens_by_language())
+    return pieces
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -201,50 +186,105 @@ def best_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
     return bins
 
 
-def pack_rows(rows: Sequence[Sequence[Piece]], length: int, padding: int) -> pa.Table:
-    """Pieces as rows of `length`: positions start again at 0 with each piece, which is what keeps them apart."""
-    tokens = np.full((len(rows), length), padding, np.int32)
-    labels = np.full((len(rows), length), IGNORED, np.int32)
-    positions = np.zeros((len(rows), length), np.int32)
-    lengths = [[len(piece.tokens) for piece in row] for row in rows]
-    for number, row in enumerate(rows):
-        used = sum(lengths[number])
-        tokens[number, :used] = np.concatenate([piece.tokens for piece in row])
-        learned = np.concatenate([piece.learned for piece in row])
-        labels[number, :used] = np.where(learned, tokens[number, :used], IGNORED)
-        positions[number] = np.concatenate([np.arange(size) for size in (*lengths[number], length - used)])
-    offsets = np.arange(0, len(rows) * length + 1, length, dtype=np.int32)
-    columns = {"input_ids": tokens, "labels": labels, "position_ids": positions}
-    table = pa.table({name: pa.ListArray.from_arrays(offsets, column.ravel()) for name, column in columns.items()})
-    documents = pa.array([[piece.document for piece in row] for row in rows], pa.list_(pa.string()))
-    table = table.append_column("document_ids", documents)
-    return table.append_column("document_lengths", pa.array(lengths, pa.list_(pa.int32())))
+class Rows(NamedTuple):
+    """Which pieces make up which row: those that fill one each in their order, then the others by best fit."""
+
+    full: Column  # positions
+    mixed: list[npt.NDArray[np.int64]]  # positions of the pieces of a row
+
+    def __len__(self) -> int:
+        return len(self.full) + len(self.mixed)
+
+    def members(self, first: int, last: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The positions of the pieces of some rows, and how many each row has."""
+        full = self.full.values()[first:last]
+        mixed = self.mixed[max(0, first - len(self.full)) : max(0, last - len(self.full))]
+        counts = [np.ones(len(full), np.int64), np.array([len(row) for row in mixed], np.int64)]
+        return np.concatenate([full, *mixed]), np.concatenate(counts)
 
 
-def write_pack(folder: Path, pieces: Sequence[Piece], length: int, tokenizer: Any) -> Metrics:
+def plan_rows(pieces: StoredPieces, length: int, folder: Path) -> Rows:
+    """Rows of at most so many tokens. In memory is what concerns pieces that fill no row: one or two a document."""
+    full, start = Column(folder, np.int64), 0
+    others, sizes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for block in pieces.blocks():
+        fills = block.sizes == length
+        full.append(start + np.flatnonzero(fills))
+        others.append(start + np.flatnonzero(~fills))
+        sizes.append(block.sizes[~fills])
+        start += len(block.sizes)
+    positions = np.concatenate(others)
+    return Rows(full, [positions[row] for row in best_fit(np.concatenate(sizes).tolist(), length)])
+
+
+def pack_rows(
+    pieces: StoredPieces, positions: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], length: int, padding: int
+) -> pa.Table:
+    """The pieces at some positions as rows of `length`, `counts` of them in each.
+
+    The positions of tokens start again at 0 with each piece, which is what keeps them apart.
+    """
+    block = pieces.at(positions)
+    read, learned = pieces.read(block)
+    rows = len(counts)
+    row_of = np.repeat(np.arange(rows), counts)
+    used = np.bincount(row_of, block.sizes, rows).astype(np.int64)
+    before = np.cumsum(block.sizes) - block.sizes  # tokens read before each piece
+    place_in_piece = np.arange(len(read)) - np.repeat(before, block.sizes)
+    columns = np.arange(len(read)) - np.repeat((np.cumsum(used) - used)[row_of], block.sizes)
+    cells = np.repeat(row_of * length, block.sizes) + columns
+
+    tokens = np.full(rows * length, padding, np.int32)
+    labels = np.full(rows * length, IGNORED, np.int32)
+    places = (np.arange(length) - used[:, None]).astype(np.int32).ravel()  # of the padding; the others follow
+    tokens[cells], labels[cells], places[cells] = read, np.where(learned, read, IGNORED), place_in_piece
+    offsets = np.arange(0, rows * length + 1, length, dtype=np.int32)
+    arrays = {"input_ids": tokens, "labels": labels, "position_ids": places}
+    table = pa.table({name: pa.ListArray.from_arrays(offsets, array) for name, array in arrays.items()})
+    bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    documents = pa.array([pieces.documents[owner] for owner in block.owners.tolist()], pa.string())
+    table = table.append_column("document_ids", pa.ListArray.from_arrays(bounds, documents))
+    return table.append_column("document_lengths", pa.ListArray.from_arrays(bounds, block.sizes.astype(np.int32)))
+
+
+def write_pack(folder: Path, pieces: StoredPieces, length: int, tokenizer: Any) -> Metrics:
     """Save one pack as a dataset; returns its documents, tokens, labels, rows, fill (0 to 1) and tokens by language."""
+    # What is padding no model sees, so that any token will do where the tokenizer has none for it.
+    padding = next((mark for mark in (tokenizer.pad_token_id, tokenizer.eos_token_id) if mark is not None), 0)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    rows, labels = plan_rows(pieces, length, folder.parent), 0
+    none = pack_rows(pieces, *rows.members(0, 0), length, padding)
+    with dataset_writer(folder, none) as write:
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            some = pack_rows(pieces, *rows.members(first, first + ROWS_AT_ONCE), length, padding)
+            labels += int((some["labels"].combine_chunks().flatten().to_numpy() != IGNORED).sum())
+            write(some)
+    by_language, by_document = pieces.tokens_by_language(), pieces.tokens_by_document()
+    return {
+        "documents": len({pieces.documents[number] for number in np.flatnonzero(by_document).tolist()}),
+        "tokens": by_language.total(),
+        "labels": labels,
+        "rows": len(rows),
+        "fill": by_language.total() / max(1, len(rows) * length),
+        "by_language": dict(by_language),
+    }
+
+
+@contextlib.contextmanager
+def dataset_writer(folder: Path, none: pa.Table) -> Iterator[Callable[[pa.Table], None]]:
+    """Write tables into a folder for `datasets.load_from_disk`, given one without rows.
+
+    The library saves the empty one, which says how files look, and ours takes its place: it would write rows twice, and
+    draw a fingerprint where ours is the content's, so that equal packs are equal files.
+    """
     import datasets
 
     datasets.disable_progress_bars()
-    # What is padding no model sees, so that any token will do where the tokenizer has none for it.
-    padding = next((mark for mark in (tokenizer.pad_token_id, tokenizer.eos_token_id) if mark is not None), 0)
-    bins = best_fit([len(piece.tokens) for piece in pieces], length)
-    folder.mkdir(parents=True)
-    scratch = folder.with_name(f".{folder.name}.arrow")
-    with pa.ipc.new_stream(str(scratch), pack_rows([], length, padding).schema) as stream:
-        for first in range(0, len(bins), ROWS_AT_ONCE):
-            rows = [[pieces[number] for number in row] for row in bins[first : first + ROWS_AT_ONCE]]
-            stream.write_table(pack_rows(rows, length, padding))
-    # The library would draw a fingerprint; ours is the content's, so that equal packs are equal files.
-    table = datasets.table.MemoryMappedTable.from_file(str(scratch))
-    datasets.Dataset(table, fingerprint=file_digest(scratch)[:16]).save_to_disk(folder, num_shards=1)
-    scratch.unlink()
-    by_language = tokens_by_language(pieces)
-    return {
-        "documents": len({piece.document for piece in pieces}),
-        "tokens": by_language.total(),
-        "labels": int(sum(piece.learned.sum() for piece in pieces)),
-        "rows": len(bins),
-        "fill": by_language.total() / max(1, len(bins) * length),
-        "by_language": dict(by_language),
-    }
+    datasets.Dataset(none, fingerprint=_NO_FINGERPRINT).save_to_disk(folder, num_shards=1)
+    (file,) = folder.glob("*.arrow")
+    with pa.ipc.open_stream(str(file)) as saved:
+        schema = saved.schema
+    with pa.ipc.new_stream(str(file), schema) as stream:
+        yield lambda table: stream.write_table(table.replace_schema_metadata(schema.metadata))
+    state = folder / "state.json"
+    state.write_text(state.read_text("utf-8").replace(_NO_FINGERPRINT, file_digest(file)[:16]), "utf-8")

@@ -208,15 +208,19 @@ def control_documents(run: Run, enough_bytes: Mapping[str, int]) -> tuple[list[s
     or holds something of a test set. Each id comes as often as pack.mixture says.
     """
     held_out = held_out_ids(run) | contaminated_ids(run)
-    order = [  # hash, id, language, bytes of each copy
+    rows = (
         (hashed(run.params.pack.seed, "control", one.id, copy), one.id, one.lang, len(one.text.encode()))
         for one in _unfiltered(run)
         if one.id not in held_out
         for copy in range(copies(one.id, one.lang, run.params.pack))
-    ]
+    )
+    kinds = {"hash": pl.Float64, "id": pl.String, "lang": pl.String, "bytes": pl.Int64}  # of each copy
+    order = pl.DataFrame(schema=kinds)
+    while some := list(itertools.islice(rows, DOCUMENTS_AT_ONCE)):
+        order = order.vstack(pl.DataFrame(some, kinds, orient="row"))
     chosen: list[str] = []
     read: Counter[str] = Counter()
-    for _, document, lang, size in sorted(order):
+    for document, lang, size in order.sort("hash", "id").drop("hash").iter_rows():
         if read[lang] < enough_bytes.get(lang, 0):
             chosen.append(document)
             read[lang] += size

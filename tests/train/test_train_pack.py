@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from corpus.stage import Run, execute
 from train.cli import main
 from train.encode import Piece
 from train.models import IGNORED
-from train.pack import best_fit, first_tokens, pack_rows, tokens_by_language
+from train.pack import best_fit, pack_rows, plan_rows
 from train.pieces import StoredPieces
 from train.shards import copies, read_shard
 
@@ -74,12 +75,29 @@ def test_best_fit_is_best_fit(sizes: list[int]):
     assert sorted(map(sum, filled(bins))) == sorted(map(sum, filled(spelled_out(sizes, 20))))
 
 
+def packed(sizes: list[int], length: int, padding: int) -> list[dict[str, Any]]:
+    """Rows of pieces of these sizes, each of a document whose tokens are its number; made three rows at a time."""
+    with tempfile.TemporaryDirectory() as folder:
+        pieces = StoredPieces(Path(folder))
+        for number, size in enumerate(sizes):
+            pieces.add([Piece(str(number), "en", np.full(size, number, np.int32), np.arange(size) > 0)])
+        rows = plan_rows(pieces, length, Path(folder))
+        tables = [
+            pack_rows(pieces, *rows.members(first, first + 3), length, padding) for first in range(0, len(rows), 3)
+        ]
+        return [row for table in tables for row in table.to_pylist()]
+
+
+@given(st.lists(st.integers(1, 16), max_size=40))
+def test_rows_are_those_of_best_fit_over_all_pieces(sizes: list[int]):
+    members = [[int(document) for document in row["document_ids"]] for row in packed(sizes, 16, padding=0)]
+    assert members == best_fit(sizes, 16)
+
+
 @given(st.lists(st.integers(1, 16), min_size=1, max_size=30))
 def test_rows_hold_each_piece_whole_and_padding_that_teaches_nothing(sizes: list[int]):
-    pieces = [Piece(str(n), "en", np.full(size, n, np.int32), np.arange(size) > 0) for n, size in enumerate(sizes)]
     found = {}
-    rows = [[pieces[number] for number in members] for members in best_fit(sizes, 16)]
-    for row in pack_rows(rows, 16, padding=99).to_pylist():
+    for row in packed(sizes, 16, padding=99):
         at = 0
         for document, size in zip(row["document_ids"], row["document_lengths"], strict=True):
             assert set(row["input_ids"][at : at + size]) == {int(document)}
@@ -159,7 +177,7 @@ def test_the_bytes_are_the_same_elsewhere_and_with_other_hash_seeds(project: Pat
 def test_golden_pack(project: Path):
     rows = [row for name in ("train", "control") for row in load_from_disk(str(project / "data" / "pack" / name))]
     digest = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
-    assert (train.pack.VERSION, digest) == (5, "37db75b392c4e4a2"), "meant? then raise VERSION and put both here"
+    assert (train.pack.VERSION, digest) == (6, "37db75b392c4e4a2"), "meant? then raise VERSION and put both here"
 
 
 def test_the_control_is_as_long_as_train_and_has_seen_nothing_held_out(project: Path):
@@ -174,18 +192,50 @@ def test_the_control_is_as_long_as_train_and_has_seen_nothing_held_out(project: 
     assert any(document.endswith("05") for document in seen)  # what split never saw is in
 
 
-def test_the_first_tokens_of_each_language_are_taken():
+def test_the_first_tokens_of_each_language_are_taken(tmp_path: Path):
     languages = {"a": "en", "b": "zh-Hans", "c": "en", "d": "de"}
     pieces = [Piece(name, lang, np.arange(10, dtype=np.int32), np.ones(10, bool)) for name, lang in languages.items()]
     pieces[2].learned[:7] = False  # the beginning of a question
 
-    def taken(**tokens: int) -> list[tuple[str, int]]:
-        chosen = list(first_tokens(pieces, {name.replace("_", "-"): n for name, n in tokens.items()}))
-        return [(piece.document, len(piece.tokens)) for piece in chosen]
+    def stored() -> StoredPieces:
+        some = StoredPieces(tmp_path)
+        for piece in pieces:
+            some.add([piece])
+        return some
 
-    assert taken(en=18, zh_Hans=99) == [("a", 10), ("b", 10), ("c", 8)]
-    assert taken(en=16, zh_Hans=3) == [("a", 10), ("b", 3)]  # six tokens of the question would teach nothing
-    assert tokens_by_language(pieces) == {"en": 20, "zh-Hans": 10, "de": 10}
+    def taken(**tokens: int) -> list[tuple[str, list[int]]]:
+        some = stored()
+        some.keep_first_tokens({name.replace("_", "-"): n for name, n in tokens.items()})
+        return [(piece.document, piece.tokens.tolist()) for piece in some.pieces()]
+
+    ten = list(range(10))
+    assert taken(en=18, zh_Hans=99) == [("a", ten), ("b", ten), ("c", ten[:8])]
+    assert taken(en=16, zh_Hans=3) == [("a", ten), ("b", ten[:3])]  # six tokens of the question would teach nothing
+    assert stored().tokens_by_language() == {"en": 20, "zh-Hans": 10, "de": 10}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 9), st.integers(0, 8)), min_size=1, max_size=20),
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.integers(1, 7),
+)
+def test_the_first_tokens_are_those_that_a_loop_takes(drawn: list[tuple[str, int, int]], a: int, b: int, at_once: int):
+    left, expected = {"a": a, "b": b}, []
+    pieces = []
+    for number, (lang, size, unlearned) in enumerate(drawn):
+        tokens, learned = np.arange(size) + 10 * number, np.arange(size) >= min(unlearned, size - 1)
+        pieces.append(Piece(str(number), lang, tokens, learned))
+        if learned[: left[lang]].any():
+            expected.append((str(number), tokens[: left[lang]].tolist()))
+            left[lang] -= len(expected[-1][1])
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StoredPieces.blocks, "__defaults__", (at_once,))
+        some = StoredPieces(Path(folder))
+        for piece in pieces:
+            some.add([piece])
+        some.keep_first_tokens({"a": a, "b": b})
+        assert [(piece.document, piece.tokens.tolist()) for piece in some.pieces()] == expected
 
 
 def test_the_mixture_repeats_and_leaves_out_with_a_reason(project: Path, tmp_path: Path):
@@ -381,13 +431,17 @@ def test_a_tokenizer_without_padding(project: Path, tmp_path: Path, removed: lis
 
 def test_pieces_in_a_file_are_the_pieces_that_were_put_there(tmp_path: Path):
     pieces = [Piece(str(n), "en", np.arange(n, dtype=np.int32), np.arange(n) % 2 > 0) for n in range(1, 6)]
-    stored = StoredPieces(tmp_path, pieces[:2])
-    assert stored.add(pieces[2:], times=2) == range(2, 5)
-    expected = [*pieces[:2], *pieces[2:], *pieces[2:]]
-    for found in (list(stored), stored[:]):
-        assert [(p.document, p.lang, p.tokens.tolist(), p.learned.tolist()) for p in found] == [
-            (p.document, p.lang, p.tokens.tolist(), p.learned.tolist()) for p in expected
-        ]
-    stored.reorder([4, 0])
-    assert [piece.document for piece in stored] == ["5", "1"] and len(stored) == 2
+    stored = StoredPieces(tmp_path)
+    assert len(stored) == 0 and list(stored.pieces()) == []
+    for piece in pieces[:2]:
+        stored.add([piece])
+    several = [piece._replace(document="several") for piece in pieces[2:]]
+    assert stored.add(several, times=2) == range(2, 5)
+    expected = [*pieces[:2], *several, *several]
+    assert [(p.document, p.lang, p.tokens.tolist(), p.learned.tolist()) for p in stored.pieces()] == [
+        (p.document, p.lang, p.tokens.tolist(), p.learned.tolist()) for p in expected
+    ]
+    assert stored.tokens_by_document().tolist() == [1, 2, 24]
+    stored.reorder([range(4, 5), range(2)])
+    assert [len(piece.tokens) for piece in stored.pieces()] == [5, 1, 2] and len(stored) == 3
     assert list(tmp_path.iterdir()) == []
