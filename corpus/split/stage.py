@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from corpus.split import grams, similar
 from corpus.split.contamination import Contaminated, TestRows, find_contaminated, grams_of, read_test_sets
 from corpus.split.grams import Numbers
 from corpus.split.groups import BRIDGE, Members, Pairs, Placed, place
-from corpus.split.traces import HOST, NGRAM, said, trace_part
+from corpus.split.traces import HOST, NGRAM, SKETCH, TRACE, said, trace_part
 from corpus.stage import Metrics, Part, Run, batches, count_rows, map_parts, side_by_side
 from corpus.text.tokens import SHINGLE_VIEW
 
@@ -35,6 +36,7 @@ VERSION = 3
 SIDES = ("train", "validation", "test")
 NAMED = 5  # labels in notes
 CONTAMINATED, BRIDGED = "split.contaminated", "split.bridge"
+TRACES = "traces"  # where they lie while the stage runs
 
 
 def run(run: Run) -> Metrics:
@@ -51,10 +53,16 @@ def run(run: Run) -> Metrics:
         traces = _read_traces(run, parts, scratch)
         tests = read_test_sets(run.data / "evaluation", params.test_sets)
         kept = traces.filter("kept").sort("batch", "id")
-        held, contamination = _look_up_grams(run, parts, kept, tests, scratch)
+        traces = traces.select("id")
+        numbers = np.full(traces.height, -1)
+        numbers[kept["place"].to_numpy()] = np.arange(kept.height)
+        held, contamination = _look_up_grams(run, parts, kept, numbers, tests, scratch)
+        short = _pair_short_documents(parts, numbers, scratch)
+    del numbers
     contaminated = find_contaminated(*contamination, tests.table, kept["batch"].to_numpy())
-    pairs = _pairs(run, kept, held)
+    pairs = {"short": short, "contained": held, **_pairs_of_dedup(run, kept)}
     members = similar.having(kept["keys"], kept["turns"], kept["batch"])
+    kept = kept.drop("keys", "turns", "grams", "kept", "place")
     clean = np.setdiff1d(np.arange(kept.height), contaminated.documents)
     placed = _place(kept, clean, pairs.values(), members, params)
     decided = _decide(kept, clean, placed, contaminated, tests)
@@ -67,11 +75,11 @@ def run(run: Run) -> Metrics:
 
 
 def _read_traces(run: Run, parts: list[Part], scratch: Path) -> pl.DataFrame:
-    """The traces of all documents, whether each is kept, and its `place` in the order of parts.
+    """The traces of all documents but for hashes of their words, whether each is kept, and its `place` among all.
 
     Raises UserError for a column of split.group_by that no document has.
     """
-    folder = scratch / "traces"
+    folder = scratch / TRACES
     folder.mkdir()
     group_by = run.params.split.group_by
     texts_only = [dataclasses.replace(part, files=part.files[:1]) for part in parts]
@@ -84,26 +92,34 @@ def _read_traces(run: Run, parts: list[Part], scratch: Path) -> pl.DataFrame:
             known = f"{HOST}, a column of the documents, or what their source's rows have beside the text"
             raise UserError(f"split.group_by: no document has {name}: name {known}")
     kept = [batch["kept"].fill_null(False) for part in parts for batch in batches(part, ["id"], {"kept": True})]
-    return pl.concat(pl.read_parquet(folder / part.name) for part in parts).with_columns(
+    columns = [name for name in TRACE.names if name not in ("shingles", "sketch")]
+    return pl.concat(pl.read_parquet(folder / part.name, columns=columns) for part in parts).with_columns(
         kept=pl.concat(kept).cast(pl.Boolean), place=pl.int_range(pl.len())
     )
+
+
+def _read_hashes(
+    parts: list[Part], column: str, numbers: Numbers, scratch: Path
+) -> Iterator[tuple[Part, Numbers, pl.Series]]:
+    """Of each part the numbers of the kept documents and a column of their traces."""
+    first = 0
+    for part in parts:
+        own = numbers[first : first + part.rows]
+        column_of_all = pl.read_parquet(scratch / TRACES / part.name, columns=[column])[column]
+        yield part, own[own >= 0], column_of_all.filter(pl.Series(own >= 0))
+        first += part.rows
 
 
 # ---- 13-grams --------------------------------------------------------------------------------------------------------
 
 
 def _look_up_grams(
-    run: Run, parts: list[Part], kept: pl.DataFrame, tests: TestRows, scratch: Path
+    run: Run, parts: list[Part], kept: pl.DataFrame, numbers: Numbers, tests: TestRows, scratch: Path
 ) -> tuple[Pairs, tuple[Numbers, Numbers]]:
     """Who of the kept documents holds another, and who holds which 13-gram of the test sets."""
-    sizes = kept["sketch"].list.len().to_numpy().astype(np.int64)
-    hashes = kept["sketch"].explode(empty_as_null=False, keep_nulls=False).to_numpy()
-    table = similar.sketch_table(hashes, sizes, kept["grams"].to_numpy(), kept["batch"].to_numpy())
-    grams.save(table, scratch, "sketches")
-    grams.save(tests.table, scratch, "tests")
-    np.save(scratch / "sizes.npy", sizes)
-    numbers = np.full(sum(part.rows for part in parts), -1)
-    numbers[kept["place"].to_numpy()] = np.arange(kept.height)
+    _write_sketches(parts, kept, numbers, scratch)
+    grams.save(tests.table, scratch / "tests")
+    np.save(scratch / "sizes.npy", np.minimum(kept["grams"].to_numpy(), SKETCH).astype(np.uint8))
     np.save(scratch / "numbers.npy", numbers)
     firsts = np.cumsum([0, *(part.rows for part in parts)]).tolist()
     tasks = [(part, first) for part, first in zip(parts, firsts, strict=False)]
@@ -118,10 +134,23 @@ def _look_up_grams(
     return (owners, holders), (documents, places)
 
 
+def _write_sketches(parts: list[Part], kept: pl.DataFrame, numbers: Numbers, scratch: Path) -> None:
+    """Write the table of all sketches: of each 13-gram in them, the OWNERS that are preferred."""
+    rank = similar.rank_of_owners(kept["grams"].to_numpy(), kept["batch"].to_numpy())
+    runs = []
+    for part, own, sketches in _read_hashes(parts, "sketch", numbers, scratch):
+        owners = np.repeat(own, sketches.list.len().to_numpy())
+        hashes = sketches.explode(empty_as_null=False, keep_nulls=False).to_numpy()
+        runs.append(scratch / "runs" / part.name)
+        grams.write_run(runs[-1], hashes, owners, rank[owners], similar.OWNERS)
+    grams.merge(runs, scratch / "sketches", similar.OWNERS, rank)
+    shutil.rmtree(scratch / "runs")
+
+
 def _search_part(scratch: Path, task: tuple[Part, int]) -> tuple[Numbers, Numbers, Numbers, Numbers]:
     """Of one part: pairs of documents of which the second holds the first; documents, and the test grams they hold."""
     part, first = task
-    sketches, tests = (grams.Finder(grams.load(scratch, name)) for name in ("sketches", "tests"))
+    sketches, tests = (grams.load(scratch / name) for name in ("sketches", "tests"))
     sizes, numbers = (np.load(scratch / f"{name}.npy", mmap_mode="r") for name in ("sizes", "numbers"))
     found: list[tuple[Numbers, ...]] = [(np.zeros(0, np.int64),) * 4]
     for batch in batches(part, ["id", "text"], {"messages": None, "preference": None}):
@@ -130,7 +159,7 @@ def _search_part(scratch: Path, task: tuple[Part, int]) -> tuple[Numbers, Number
         hashes, owners = grams_of(said(batch.filter(pl.Series(own >= 0))))
         documents = own[own >= 0][owners]
         (at, places), (at_tests, test_places) = sketches.find(hashes), tests.find(hashes)
-        pairs = similar.holds(documents[at], places, sketches.table, sizes)
+        pairs = similar.holds(documents[at], places, sketches, sizes)
         found.append((*pairs, documents[at_tests], test_places))
     owners, holders, documents, test_grams = (np.concatenate(column) for column in zip(*found, strict=True))
     return owners, holders, documents, test_grams
@@ -139,13 +168,21 @@ def _search_part(scratch: Path, task: tuple[Part, int]) -> tuple[Numbers, Number
 # ---- groups ----------------------------------------------------------------------------------------------------------
 
 
-def _pairs(run: Run, kept: pl.DataFrame, held: Pairs) -> dict[str, Pairs]:
-    """Pairs of kept documents by what connects them."""
-    pairs = {"short": similar.alike_when_short(kept["shingles"]), "contained": held}
+def _pair_short_documents(parts: list[Part], numbers: Numbers, scratch: Path) -> Pairs:
+    """Pairs of short documents that resemble each other."""
+    found = [
+        pl.DataFrame({"number": own, "shingles": shingles}).filter(pl.col("shingles").list.len() > 0)
+        for _, own, shingles in _read_hashes(parts, "shingles", numbers, scratch)
+    ]
+    short = pl.concat(found).sort("number")
+    left, right = similar.alike_when_short(short["shingles"])
+    return short["number"].to_numpy()[left], short["number"].to_numpy()[right]
+
+
+def _pairs_of_dedup(run: Run, kept: pl.DataFrame) -> dict[str, Pairs]:
+    """The pairs of kept documents that dedup found similar."""
     folder = _edge_folder(run)
-    if folder:
-        pairs["similar"] = similar.edges_of(folder, kept["id"])
-    return pairs
+    return {"similar": similar.edges_of(folder, kept["id"])} if folder else {}
 
 
 def _edge_folder(run: Run) -> Path | None:
