@@ -34,8 +34,9 @@ class GramTable(NamedTuple):
     seen: Bits  # a bit for each value of a hash's first bits: whether the table has such a hash
 
     def find(self, hashes: Hashes) -> tuple[Numbers, Numbers]:
-        """Where among `hashes` those of the table are, and the first place of each in the table."""
+        """Where among `hashes` those of the table are, by hash, and the first place of each in the table."""
         likely = _likely(hashes, self.seen, _shift(self.seen))  # nearly all strangers fail this, and it fits the cache
+        likely = likely[np.argsort(hashes[likely])]  # one is found near the one before: faster, sorting included
         places = np.searchsorted(self.hashes, hashes[likely])
         places[places == len(self.hashes)] = 0
         known = self.hashes[places] == hashes[likely] if len(self.hashes) else np.zeros(0, np.bool_)
@@ -82,11 +83,7 @@ def expand(table: GramTable, places: Numbers) -> tuple[Numbers, Numbers]:
     >>> [each.tolist() for each in expand(table, np.array([1, 0]))]
     [[0, 0, 1], [2, 3, 1]]
     """
-    counts = np.ones(len(places), np.int64)
-    following = np.minimum(places + 1, len(table.hashes) - 1)
-    several = np.flatnonzero((table.hashes[following] == table.hashes[places]) & (following > places))
-    ends = np.searchsorted(table.hashes, table.hashes[places[several]], side="right")
-    counts[several] = ends - places[several]
+    counts = _count_owners(table.hashes, places)
     index = np.repeat(np.arange(len(places)), counts)
     within = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
     return index, table.owners[places[index] + within].astype(np.int64)
@@ -202,3 +199,14 @@ def _likely(hashes, seen, shift):
         found[count] = place
         count += np.int64((seen[slot >> np.uint64(3)] >> (slot & np.uint64(7))) & np.uint64(1))
     return found[:count].copy()
+
+
+@njit(nogil=True, cache=True)
+def _count_owners(hashes, places):
+    """How often the hash at each place comes from there on."""
+    counts = np.ones(places.shape[0], np.int64)
+    for number in range(places.shape[0]):
+        place = places[number]
+        while place + counts[number] < hashes.shape[0] and hashes[place + counts[number]] == hashes[place]:
+            counts[number] += 1
+    return counts

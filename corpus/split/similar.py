@@ -64,10 +64,13 @@ def rank_of_owners(grams: Numbers, batches: Numbers) -> npt.NDArray[np.uint32]:
 def holds(documents: Numbers, places: Numbers, table: GramTable, sketch_sizes: npt.NDArray[Any]) -> Pairs:
     """Pairs of a document and another that holds CONTAINED of its sketch, given who holds which 13-gram, each once."""
     index, owners = expand(table, places)
-    others = documents[index] != owners
-    pairs, counts = np.unique(np.stack([owners[others], documents[index][others]]), axis=1, return_counts=True)
-    enough = counts >= CONTAINED * sketch_sizes[pairs[0]]
-    return pairs[0, enough], pairs[1, enough]
+    holders = documents[index]
+    owners, holders = owners[owners != holders], holders[owners != holders]
+    first = holders.min(initial=0)
+    pairs, counts = np.unique(owners << 32 | (holders - first), return_counts=True)  # both are below 2^31
+    owners, holders = pairs >> 32, first + (pairs & 0xFFFFFFFF)
+    enough = counts >= CONTAINED * sketch_sizes[owners]
+    return owners[enough], holders[enough]
 
 
 def edges_of(folder: Path, ids: pl.Series) -> Pairs:
