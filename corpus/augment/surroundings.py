@@ -158,8 +158,8 @@ def _too_surprising(
     return set((of_variants > ratio * of_parents).fill_null(False).arg_true().to_list())
 
 
+@functools.lru_cache(maxsize=1)
 def _tables(folder: Path) -> tuple[GramTable, GramTable, GramTable, npt.NDArray[np.uint8]]:
-    """The tables, mapped anew each time: pages that were looked at stay with the system, not with this process."""
     texts, held_out, sketches = (load(folder / name) for name in TABLES)
     return texts, held_out, sketches, np.load(folder / "sizes.npy", mmap_mode="r")
 

@@ -136,7 +136,7 @@ def merge(
 def _bounds(runs: Sequence[Path], entries: int) -> Hashes:
     """Hashes between which some runs have about so many entries together, ascending."""
     step = max(1, entries // _SAMPLED)
-    sampled = np.concatenate([np.zeros(0, np.uint64), *(_mapped(run / "hashes", np.uint64)[::step] for run in runs)])
+    sampled = np.concatenate([_mapped(run / "hashes", np.uint64)[::step].copy() for run in runs])
     sampled.sort()
     every = max(1, entries // step)
     return np.unique(sampled[every::every])

@@ -36,6 +36,7 @@ VERSION = 3
 
 SIDES = ("train", "validation", "test")
 NAMED = 5  # labels in notes
+LOOKED_UP = 200  # documents at a time: the arrays of their 13-grams are several times larger than their texts
 CONTAMINATED, BRIDGED = "split.contaminated", "split.bridge"
 
 
@@ -164,10 +165,11 @@ def _search_part(scratch: Path, task: tuple[Part, int]) -> tuple[Numbers, Number
     sketches, tests = (grams.load(scratch / name) for name in ("sketches", "tests"))
     sizes, numbers = (np.load(scratch / f"{name}.npy", mmap_mode="r") for name in ("sizes", "numbers"))
     found: list[tuple[Numbers, ...]] = [(np.zeros(0, np.int64),) * 4]
-    for batch in batches(part, ["id", "text"], {"messages": None, "preference": None}):
-        own = numbers[first : first + batch.height]
-        first += batch.height
-        hashes, owners = grams_of(said(batch.filter(pl.Series(own >= 0))))
+    whole = batches(part, ["id", "text"], {"messages": None, "preference": None})
+    for some in (some for batch in whole for some in batch.iter_slices(LOOKED_UP)):
+        own = numbers[first : first + some.height]
+        first += some.height
+        hashes, owners = grams_of(said(some.filter(pl.Series(own >= 0))))
         documents = own[own >= 0][owners]
         (at, places), (at_tests, test_places) = sketches.find(hashes), tests.find(hashes)
         pairs = similar.holds(documents[at], places, sketches, sizes)
