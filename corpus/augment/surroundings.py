@@ -28,6 +28,7 @@ from corpus.text.buffers import Texts
 HELD_OUT = ("validation", "test")
 TABLES = ("texts", "held_out", "sketches")
 MAX_TOKENS = 100_000  # of a text, scored for its perplexity
+LOOKED_AT = 200  # documents at a time: the arrays of their 13-grams are several times larger than their texts
 _DEFAULTS = {"kept": True, "split": "train"}
 
 
@@ -85,15 +86,16 @@ def _write_runs(scratch: Path, task: tuple[Part, int]) -> npt.NDArray[np.uint8]:
     part, first = task
     none = np.zeros(0, np.uint64)
     found = [(none, np.zeros(0, np.uint8), none, none)]
-    for batch in batches(part, ["id", "text"], _DEFAULTS):
-        texts = np.array([text_hash(text) for text in batch["text"]], np.uint64)
-        is_kept = batch["kept"].fill_null(False).to_numpy()
-        kept = batch.filter(is_kept)
+    whole = batches(part, ["id", "text"], _DEFAULTS)
+    for some in (some for batch in whole for some in batch.iter_slices(LOOKED_AT)):
+        texts = np.array([text_hash(text) for text in some["text"]], np.uint64)
+        is_kept = some["kept"].fill_null(False).to_numpy()
+        kept = some.filter(is_kept)
         hashes, owners = grams_of(Texts.of(kept["text"].to_arrow()))
         counts = np.bincount(owners, minlength=kept.height)
         within = np.arange(len(hashes)) - np.repeat(np.cumsum(counts) - counts, counts)
         is_held_out = kept["split"].is_in(HELD_OUT).fill_null(False).to_numpy()
-        sizes = np.zeros(batch.height, np.uint8)
+        sizes = np.zeros(some.height, np.uint8)
         sizes[is_kept] = np.minimum(counts, SKETCH)
         sketches = hashes[within < SKETCH]  # those of a document are sorted
         found.append((texts, sizes, sketches, hashes[is_held_out[owners]]))
