@@ -30,10 +30,9 @@ def having(keys: pl.Series, turns: pl.Series, batches: pl.Series) -> Members:
     A turn that many dialogues of its batch and those before have is left out there.
     """
     rows = pl.DataFrame({"document": np.arange(len(keys)), "batch": batches, "key": keys, "turn": turns})
-    own, said = (
-        rows.select("document", "batch", key=name).explode("key").drop_nulls().unique() for name in ("key", "turn")
-    )
+    own, said = (rows.select("document", "batch", key=name).explode("key").drop_nulls() for name in ("key", "turn"))
     dialogues = said.group_by("batch").agg(dialogues=pl.col("document").n_unique()).sort("batch")
+    own, said = (each.filter(pl.col("key").is_duplicated()).unique() for each in (own, said))  # most keys are alone
     having = said.group_by("key", "batch").agg(having=pl.len()).sort("batch")
     few = (
         having.with_columns(pl.col("having").cum_sum().over("key"))
