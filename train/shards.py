@@ -22,7 +22,6 @@ from corpus.scrape.files import SUFFIXES, FileEntry, files_in, has_suffix, list_
 from corpus.scrape.rows import read_files
 from corpus.sources import RowSource
 from corpus.split.contamination import find_contaminated, grams_of, read_test_sets
-from corpus.split.grams import Finder
 from corpus.stage import Run, batches, side_by_side
 from corpus.text.buffers import Texts
 
@@ -231,14 +230,13 @@ def control_documents(run: Run, enough_bytes: Mapping[str, int]) -> tuple[list[s
 def contaminated_ids(run: Run) -> set[str]:
     """Ids of the unfiltered documents that hold something of a test set: split has looked at the kept ones alone."""
     tests = read_test_sets(run.data / "evaluation", run.params.split.test_sets)
-    finder = Finder(tests.table)
     ids: list[str] = []
     found = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
     documents = _unfiltered(run)
     while some := list(itertools.islice(documents, DOCUMENTS_AT_ONCE)):
         said = [f"{one.text}\n{render_messages(one.messages or [])}" for one in some]
         hashes, owners = grams_of(Texts.of_strings(said))
-        at, places = finder.find(hashes)
+        at, places = tests.table.find(hashes)
         found.append((len(ids) + owners[at], places))
         ids += [one.id for one in some]
     owners, places = (np.concatenate(column) for column in zip(*found, strict=True))

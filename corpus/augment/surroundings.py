@@ -7,10 +7,12 @@ import functools
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from corpus.augment.gates import Variant, normalised
@@ -18,13 +20,15 @@ from corpus.executor import run_tasks
 from corpus.perplexity.stage import Models, find_models, perplexity
 from corpus.split import similar
 from corpus.split.contamination import grams_of, read_test_sets
-from corpus.split.grams import Finder, GramTable, Hashes, Numbers, load, save
+from corpus.split.grams import GramTable, Hashes, Numbers, load, merge, write_run
 from corpus.split.traces import SKETCH
 from corpus.stage import Part, Run, batches, digest_of, file_digest
 from corpus.text.buffers import Texts
 
 HELD_OUT = ("validation", "test")
+TABLES = ("texts", "held_out", "sketches")
 MAX_TOKENS = 100_000  # of a text, scored for its perplexity
+LOOKED_AT = 200  # documents at a time: the arrays of their 13-grams are several times larger than their texts
 _DEFAULTS = {"kept": True, "split": "train"}
 
 
@@ -42,41 +46,65 @@ class Surroundings:
 
 def write_surroundings(run: Run, parts: Sequence[Part]) -> Surroundings:
     """Write what generated texts are compared with: texts of all documents, 13-grams of kept and of held-out ones."""
-    found = {part.name: arrays for part, arrays in run_tasks(read_part, parts, run.crew, f"{run.stage}: documents")}
-    texts, sketches, sizes, held_out = (
-        np.concatenate(each) for each in zip(*(found[p.name] for p in parts), strict=True)
-    )
     tests = read_test_sets(run.data / "evaluation", run.params.split.test_sets)
     partial = run.home / "augment" / f".{digest_of(str(run.output.resolve()))}.partial"
-    partial.mkdir(parents=True, exist_ok=True)
-    np.save(partial / "texts.npy", np.unique(texts))
-    np.save(partial / "held_out.npy", np.unique(np.concatenate([held_out, tests.table.hashes])))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(dir=run.output) as folder:
+        scratch = Path(folder).resolve()
+        firsts = np.cumsum([0, *(part.rows for part in parts)]).tolist()
+        tasks = [(part, first) for part, first in zip(parts, firsts, strict=False)]
+        found = {
+            part.name: sizes
+            for (part, _), sizes in run_tasks(
+                functools.partial(_write_runs, scratch), tasks, run.crew, f"{run.stage}: documents"
+            )
+        }
+        sizes = np.concatenate([found[part.name] for part in parts])
+        runs = {name: [scratch / name / part.name for part in parts] for name in TABLES}
+        write_run(scratch / "tests", tests.table.hashes)
+        merge(runs["texts"], partial / "texts")
+        merge([*runs["held_out"], scratch / "tests"], partial / "held_out")
+        merge(runs["sketches"], partial / "sketches", similar.OWNERS, sizes)
     np.save(partial / "sizes.npy", sizes)
-    save(similar.sketch_table(sketches, sizes, sizes, np.zeros_like(sizes)), partial, "sketches")
-    folder = partial.with_name(digest_of(" ".join(file_digest(path) for path in sorted(partial.glob("*.npy")))))
-    if folder.is_dir():
+    files = sorted(path for path in partial.rglob("*") if path.is_file())
+    folder_of_content = partial.with_name(digest_of(" ".join(map(file_digest, files))))
+    if folder_of_content.is_dir():
         shutil.rmtree(partial)
     else:
-        partial.rename(folder)
+        partial.rename(folder_of_content)
     reference = run.folder("reference")
-    return Surroundings(folder, find_models(reference, run.params.perplexity) if reference.is_dir() else {})
+    models = find_models(reference, run.params.perplexity) if reference.is_dir() else {}
+    return Surroundings(folder_of_content, models)
 
 
-def read_part(part: Part) -> tuple[Hashes, Hashes, Numbers, Hashes]:
-    """The hashes of a part's texts; of the kept documents sketches and their sizes; of held-out ones all 13-grams."""
+def _write_runs(scratch: Path, task: tuple[Part, int]) -> npt.NDArray[np.uint8]:
+    """Write of a part the hashes of its texts, sketches of the kept documents, and all 13-grams of the held-out ones.
+
+    A document is numbered by its row among those of all parts. Returns how large the sketch of each is.
+    """
+    part, first = task
     none = np.zeros(0, np.uint64)
-    found: list[tuple[Hashes, Hashes, Numbers, Hashes]] = [(none, none, np.zeros(0, np.int64), none)]
-    for batch in batches(part, ["id", "text"], _DEFAULTS):
-        texts = np.array([text_hash(text) for text in batch["text"]], np.uint64)
-        kept = batch.filter(pl.col("kept").fill_null(False))
+    found = [(none, np.zeros(0, np.uint8), none, none)]
+    whole = batches(part, ["id", "text"], _DEFAULTS)
+    for some in (some for batch in whole for some in batch.iter_slices(LOOKED_AT)):
+        texts = np.array([text_hash(text) for text in some["text"]], np.uint64)
+        is_kept = some["kept"].fill_null(False).to_numpy()
+        kept = some.filter(is_kept)
         hashes, owners = grams_of(Texts.of(kept["text"].to_arrow()))
         counts = np.bincount(owners, minlength=kept.height)
         within = np.arange(len(hashes)) - np.repeat(np.cumsum(counts) - counts, counts)
         is_held_out = kept["split"].is_in(HELD_OUT).fill_null(False).to_numpy()
+        sizes = np.zeros(some.height, np.uint8)
+        sizes[is_kept] = np.minimum(counts, SKETCH)
         sketches = hashes[within < SKETCH]  # those of a document are sorted
-        found.append((texts, sketches, np.minimum(counts, SKETCH), hashes[is_held_out[owners]]))
-    all_texts, all_sketches, sizes, held_out = (np.concatenate(column) for column in zip(*found, strict=True))
-    return all_texts, all_sketches, sizes, held_out
+        found.append((texts, sizes, sketches, hashes[is_held_out[owners]]))
+    texts, sizes, sketches, held_out = (np.concatenate(column) for column in zip(*found, strict=True))
+    write_run(scratch / "texts" / part.name, texts)
+    write_run(scratch / "held_out" / part.name, held_out)
+    owners = first + np.repeat(np.arange(len(sizes)), sizes)
+    write_run(scratch / "sketches" / part.name, sketches, owners, np.repeat(sizes, sizes), similar.OWNERS)
+    return sizes
 
 
 def failed_outside(
@@ -86,6 +114,7 @@ def failed_outside(
     if not variants:
         return []
     known, held_out, sketches, sizes = _tables(around.folder)
+    copied_texts, _ = known.find(np.array([text_hash(variant.text) for variant in variants], np.uint64))
     hashes, owners = grams_of(Texts.of_strings(variant.text for variant in variants))
     number_of = {parent: number for number, parent in enumerate(dict.fromkeys(one.parent for one in variants))}
     parent_of = np.array([number_of[variant.parent] for variant in variants])
@@ -95,15 +124,15 @@ def failed_outside(
     at, _ = held_out.find(hashes)
     leaking = set(owners[at].tolist())
     at, places = sketches.find(hashes)
-    _, holders = similar.holds(-1 - owners[at], places, sketches.table, sizes)  # below 0: none is a document
-    copies = set((-1 - holders).tolist())
+    _, holders = similar.holds(-1 - owners[at], places, sketches, sizes)  # below 0: none is a document
+    copies = set((-1 - holders).tolist()) | set(copied_texts.tolist())
     surprising = _too_surprising(variants, languages, ratio, around.models)
     return [
         [
             reason
             for reason, failed in (
                 ("augment.held_out", number in leaking),
-                ("augment.duplicate", number in copies or is_known(variant.text, known)),
+                ("augment.duplicate", number in copies),
                 ("augment.perplexity", number in surprising),
             )
             if failed
@@ -132,22 +161,9 @@ def _too_surprising(
 
 
 @functools.lru_cache(maxsize=1)
-def _tables(folder: Path) -> tuple[Hashes, Finder, Finder, Numbers]:
-    held_out = np.load(folder / "held_out.npy", mmap_mode="r")
-    places = np.zeros(0, np.int64)
-    return (
-        np.load(folder / "texts.npy", mmap_mode="r"),
-        Finder(GramTable(held_out, places, places)),
-        Finder(load(folder, "sketches")),
-        np.load(folder / "sizes.npy", mmap_mode="r"),
-    )
-
-
-def is_known(text: str, known: Hashes) -> bool:
-    """Whether a document of the corpus has this text, by its hash among the sorted ones."""
-    wanted = np.uint64(text_hash(text))
-    place = int(np.searchsorted(known, wanted))
-    return place < len(known) and bool(known[place] == wanted)
+def _tables(folder: Path) -> tuple[GramTable, GramTable, GramTable, npt.NDArray[np.uint8]]:
+    texts, held_out, sketches = (load(folder / name) for name in TABLES)
+    return texts, held_out, sketches, np.load(folder / "sizes.npy", mmap_mode="r")
 
 
 def text_hash(text: str) -> int:

@@ -16,7 +16,7 @@ from corpus.params import TestSet
 from corpus.scrape.files import list_files
 from corpus.scrape.rows import read_files
 from corpus.sources import RowSource
-from corpus.split.grams import Finder, GramTable, Numbers, expand, gram_table
+from corpus.split.grams import GramTable, Numbers, expand, gram_table
 from corpus.split.traces import grams, tokenised
 from corpus.text.buffers import Texts
 
@@ -112,7 +112,7 @@ def _check_canary(name: str, text: str, table: GramTable) -> None:
     long_enough = len(grams_of(Texts.of_strings([text]))[0]) > 1
     planted = f"first come some other words\n{text}\nand then come some more" if long_enough else text
     hashes, owners = grams_of(Texts.of_strings([planted]))
-    at, places = Finder(table).find(hashes)
+    at, places = table.find(hashes)
     if not len(find_contaminated(owners[at], places, table, np.zeros(1, np.int64)).documents):
         raise StageError(f"the canary of {name} was not found: a copy of {text[:60]!r} would get into training")
 

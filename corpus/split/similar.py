@@ -6,12 +6,14 @@ Numbers are rows of a table in the order of batches. Those of a later batch neve
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from corpus.documents import list_parts, open_part
-from corpus.split.grams import GramTable, Hashes, Numbers, expand, gram_table
+from corpus.split.grams import GramTable, Numbers, expand
 from corpus.split.groups import Members, Pairs
 from corpus.split.short import similar_short
 
@@ -28,10 +30,9 @@ def having(keys: pl.Series, turns: pl.Series, batches: pl.Series) -> Members:
     A turn that many dialogues of its batch and those before have is left out there.
     """
     rows = pl.DataFrame({"document": np.arange(len(keys)), "batch": batches, "key": keys, "turn": turns})
-    own, said = (
-        rows.select("document", "batch", key=name).explode("key").drop_nulls().unique() for name in ("key", "turn")
-    )
+    own, said = (rows.select("document", "batch", key=name).explode("key").drop_nulls() for name in ("key", "turn"))
     dialogues = said.group_by("batch").agg(dialogues=pl.col("document").n_unique()).sort("batch")
+    own, said = (each.filter(pl.col("key").is_duplicated()).unique() for each in (own, said))  # most keys are alone
     having = said.group_by("key", "batch").agg(having=pl.len()).sort("batch")
     few = (
         having.with_columns(pl.col("having").cum_sum().over("key"))
@@ -48,32 +49,27 @@ def having(keys: pl.Series, turns: pl.Series, batches: pl.Series) -> Members:
 def alike_when_short(shingles: pl.Series) -> Pairs:
     """Pairs of short documents, given the shingles of each, that reach SIMILAR."""
     sizes = shingles.list.len().to_numpy().astype(np.int64)
-    short = np.flatnonzero(sizes)
     hashes = shingles.explode(empty_as_null=False, keep_nulls=False).to_numpy()
-    offsets = np.concatenate([[0], np.cumsum(sizes[short])])
-    left, right = similar_short(hashes.copy(), offsets, SIMILAR)
-    return short[left], short[right]
+    return similar_short(hashes.copy(), np.concatenate([[0], np.cumsum(sizes)]), SIMILAR)
 
 
-def sketch_table(hashes: Hashes, sizes: Numbers, grams: Numbers, batches: Numbers) -> GramTable:
-    """The documents in whose sketch a 13-gram is: of many the OWNERS of the first batch that have the fewest.
-
-    `hashes` are those of one document after the other, `sizes` of each.
-    """
-    by_size = np.lexsort((grams, batches))
-    place = np.empty(len(by_size), np.int64)
-    place[by_size] = np.arange(len(by_size))
-    table = gram_table(hashes, np.repeat(place, sizes), most=OWNERS)
-    return table._replace(owners=by_size[table.owners])
+def rank_of_owners(grams: Numbers, batches: Numbers) -> npt.NDArray[np.uint32]:
+    """Of each document how many are preferred as an owner: those of earlier batches, then those of fewer 13-grams."""
+    rank = np.empty(len(grams), np.uint32)
+    rank[np.lexsort((grams, batches))] = np.arange(len(grams))
+    return rank
 
 
-def holds(documents: Numbers, places: Numbers, table: GramTable, sketch_sizes: Numbers) -> Pairs:
+def holds(documents: Numbers, places: Numbers, table: GramTable, sketch_sizes: npt.NDArray[Any]) -> Pairs:
     """Pairs of a document and another that holds CONTAINED of its sketch, given who holds which 13-gram, each once."""
     index, owners = expand(table, places)
-    others = documents[index] != owners
-    pairs, counts = np.unique(np.stack([owners[others], documents[index][others]]), axis=1, return_counts=True)
-    enough = counts >= CONTAINED * sketch_sizes[pairs[0]]
-    return pairs[0, enough], pairs[1, enough]
+    holders = documents[index]
+    owners, holders = owners[owners != holders], holders[owners != holders]
+    first = holders.min(initial=0)
+    pairs, counts = np.unique(owners << 32 | (holders - first), return_counts=True)  # both are below 2^31
+    owners, holders = pairs >> 32, first + (pairs & 0xFFFFFFFF)
+    enough = counts >= CONTAINED * sketch_sizes[owners]
+    return owners[enough], holders[enough]
 
 
 def edges_of(folder: Path, ids: pl.Series) -> Pairs:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -25,7 +27,7 @@ from corpus.split import grams, similar
 from corpus.split.contamination import Contaminated, TestRows, find_contaminated, grams_of, read_test_sets
 from corpus.split.grams import Numbers
 from corpus.split.groups import BRIDGE, Members, Pairs, Placed, place
-from corpus.split.traces import HOST, NGRAM, said, trace_part
+from corpus.split.traces import HOST, NGRAM, SKETCH, said, trace_part
 from corpus.stage import Metrics, Part, Run, batches, count_rows, map_parts, side_by_side
 from corpus.text.tokens import SHINGLE_VIEW
 
@@ -34,6 +36,7 @@ VERSION = 3
 
 SIDES = ("train", "validation", "test")
 NAMED = 5  # labels in notes
+LOOKED_UP = 200  # documents at a time: the arrays of their 13-grams are several times larger than their texts
 CONTAMINATED, BRIDGED = "split.contaminated", "split.bridge"
 
 
@@ -42,23 +45,24 @@ def run(run: Run) -> Metrics:
 
     `group` is the id of the document that a group is named after; a dropped document has neither split nor group, and
     `evidence` says why. Edges come from data/dedup, or with --input from a folder given there that has `edges/` (named
-    before the filter's, whose `kept` counts). Memory: about 1.5 kB a document, no text.
+    before the filter's, whose `kept` counts). Memory of this process: about 0.7 kB a document for ids, keys and groups,
+    no text; the table of 13-grams, as much again, is a mapped file.
     """
     params = run.params.split
     parts = side_by_side(run)
     with tempfile.TemporaryDirectory(dir=run.output) as folder:
         scratch = Path(folder)
-        traces = _read_traces(run, parts, scratch)
+        traces = _trace(run, parts, scratch / "traces")
         tests = read_test_sets(run.data / "evaluation", params.test_sets)
-        kept = traces.filter("kept").sort("batch", "id")
-        held, contamination = _look_up_grams(run, parts, kept, tests, scratch)
-    contaminated = find_contaminated(*contamination, tests.table, kept["batch"].to_numpy())
-    pairs = _pairs(run, kept, held)
-    members = similar.having(kept["keys"], kept["turns"], kept["batch"])
-    clean = np.setdiff1d(np.arange(kept.height), contaminated.documents)
-    placed = _place(kept, clean, pairs.values(), members, params)
-    decided = _decide(kept, clean, placed, contaminated, tests)
-    _write(run, parts, traces, decided)
+        held, contamination = _look_up_grams(run, traces, tests, scratch)
+        contaminated = find_contaminated(*contamination, tests.table, traces.read("batch")["batch"].to_numpy())
+        pairs = {"short": _pair_short_documents(traces), "contained": held, **_pairs_of_dedup(run, traces)}
+        members = similar.having(*traces.read("keys", "turns", "batch"))
+        clean = np.setdiff1d(np.arange(len(traces.rows)), contaminated.documents)
+        placed = _place(traces.read("id", "batch"), clean, pairs.values(), members, params)
+        kept = traces.read("id", "lang", "label", "n_chars")
+        decided = _decide(kept, clean, placed, contaminated, tests)
+        _write(run, traces, decided)
     connections = {
         "keys": int(members.keys.max(initial=-1)) + 1,
         **{kind: len(left) for kind, (left, _) in pairs.items()},
@@ -66,12 +70,41 @@ def run(run: Run) -> Metrics:
     return _measure(decided, connections, contaminated, tests, params)
 
 
-def _read_traces(run: Run, parts: list[Part], scratch: Path) -> pl.DataFrame:
-    """The traces of all documents, whether each is kept, and its `place` in the order of parts.
+class Traces(NamedTuple):
+    """The traces of all documents, in files, and the kept ones, which are numbered in the order of batches and ids."""
+
+    folder: Path
+    parts: list[Part]
+    rows: Numbers  # of each kept document its row among those of all parts
+    numbers: Numbers  # of each row the number of the document, below 0 where it is not kept
+
+    def read(self, *columns: str) -> pl.DataFrame:
+        """Some columns of the kept documents, by number: they are read when they are needed, since they are large."""
+        return _read(self.folder, self.parts, *columns)[self.rows]
+
+    def by_part(self, column: str) -> Iterator[tuple[Part, Numbers, pl.Series]]:
+        """Of each part the number of each row, and a column."""
+        first = 0
+        for part in self.parts:
+            found = pl.read_parquet(self.folder / part.name, columns=[column])[column]
+            yield part, self.numbers[first : first + part.rows], found
+            first += part.rows
+
+    def kept_by_part(self, column: str) -> Iterator[tuple[Part, Numbers, pl.Series]]:
+        """Of each part the numbers of the kept documents, and a column of these."""
+        for part, own, found in self.by_part(column):
+            yield part, own[own >= 0], found.filter(pl.Series(own >= 0))
+
+
+def _read(folder: Path, parts: list[Part], *columns: str) -> pl.DataFrame:
+    return pl.concat([pl.read_parquet(folder / part.name, columns=list(columns)) for part in parts])
+
+
+def _trace(run: Run, parts: list[Part], folder: Path) -> Traces:
+    """Write the traces of all documents into a folder, and find who is kept.
 
     Raises UserError for a column of split.group_by that no document has.
     """
-    folder = scratch / "traces"
     folder.mkdir()
     group_by = run.params.split.group_by
     texts_only = [dataclasses.replace(part, files=part.files[:1]) for part in parts]
@@ -84,53 +117,63 @@ def _read_traces(run: Run, parts: list[Part], scratch: Path) -> pl.DataFrame:
             known = f"{HOST}, a column of the documents, or what their source's rows have beside the text"
             raise UserError(f"split.group_by: no document has {name}: name {known}")
     kept = [batch["kept"].fill_null(False) for part in parts for batch in batches(part, ["id"], {"kept": True})]
-    return pl.concat(pl.read_parquet(folder / part.name) for part in parts).with_columns(
-        kept=pl.concat(kept).cast(pl.Boolean), place=pl.int_range(pl.len())
-    )
+    every = _read(folder, parts, "id", "batch").with_row_index("row")
+    rows = every.filter(pl.concat(kept).cast(pl.Boolean)).sort("batch", "id")["row"].to_numpy().astype(np.int64)
+    numbers = np.full(every.height, -1)
+    numbers[rows] = np.arange(len(rows))
+    return Traces(folder, parts, rows, numbers)
 
 
 # ---- 13-grams --------------------------------------------------------------------------------------------------------
 
 
-def _look_up_grams(
-    run: Run, parts: list[Part], kept: pl.DataFrame, tests: TestRows, scratch: Path
-) -> tuple[Pairs, tuple[Numbers, Numbers]]:
+def _look_up_grams(run: Run, traces: Traces, tests: TestRows, scratch: Path) -> tuple[Pairs, tuple[Numbers, Numbers]]:
     """Who of the kept documents holds another, and who holds which 13-gram of the test sets."""
-    sizes = kept["sketch"].list.len().to_numpy().astype(np.int64)
-    hashes = kept["sketch"].explode(empty_as_null=False, keep_nulls=False).to_numpy()
-    table = similar.sketch_table(hashes, sizes, kept["grams"].to_numpy(), kept["batch"].to_numpy())
-    grams.save(table, scratch, "sketches")
-    grams.save(tests.table, scratch, "tests")
-    np.save(scratch / "sizes.npy", sizes)
-    numbers = np.full(sum(part.rows for part in parts), -1)
-    numbers[kept["place"].to_numpy()] = np.arange(kept.height)
-    np.save(scratch / "numbers.npy", numbers)
-    firsts = np.cumsum([0, *(part.rows for part in parts)]).tolist()
-    tasks = [(part, first) for part, first in zip(parts, firsts, strict=False)]
+    _write_sketches(traces, scratch)
+    grams.save(tests.table, scratch / "tests")
+    np.save(scratch / "numbers.npy", traces.numbers)
+    firsts = np.cumsum([0, *(part.rows for part in traces.parts)]).tolist()
+    tasks = [(part, first) for part, first in zip(traces.parts, firsts, strict=False)]
     found = {
         part.name: pairs
         for (part, _), pairs in run_tasks(
             functools.partial(_search_part, scratch), tasks, run.crew, "split: similar documents"
         )
     }
-    columns = list(zip(*(found[part.name] for part in parts), strict=True))
+    columns = list(zip(*(found[part.name] for part in traces.parts), strict=True))
     owners, holders, documents, places = (np.concatenate(column) for column in columns)
     return (owners, holders), (documents, places)
+
+
+def _write_sketches(traces: Traces, scratch: Path) -> None:
+    """Write how large the sketches are, and their table: of each 13-gram the OWNERS that are preferred."""
+    kept = traces.read("grams", "batch")
+    np.save(scratch / "sizes.npy", kept["grams"].clip(upper_bound=SKETCH).cast(pl.UInt8).to_numpy())
+    rank = similar.rank_of_owners(kept["grams"].to_numpy(), kept["batch"].to_numpy())
+    runs = []
+    for part, own, sketches in traces.kept_by_part("sketch"):
+        owners = np.repeat(own, sketches.list.len().to_numpy())
+        hashes = sketches.explode(empty_as_null=False, keep_nulls=False).to_numpy()
+        runs.append(scratch / "runs" / part.name)
+        grams.write_run(runs[-1], hashes, owners, rank[owners], similar.OWNERS)
+    grams.merge(runs, scratch / "sketches", similar.OWNERS, rank)
+    shutil.rmtree(scratch / "runs")
 
 
 def _search_part(scratch: Path, task: tuple[Part, int]) -> tuple[Numbers, Numbers, Numbers, Numbers]:
     """Of one part: pairs of documents of which the second holds the first; documents, and the test grams they hold."""
     part, first = task
-    sketches, tests = (grams.Finder(grams.load(scratch, name)) for name in ("sketches", "tests"))
+    sketches, tests = (grams.load(scratch / name) for name in ("sketches", "tests"))
     sizes, numbers = (np.load(scratch / f"{name}.npy", mmap_mode="r") for name in ("sizes", "numbers"))
     found: list[tuple[Numbers, ...]] = [(np.zeros(0, np.int64),) * 4]
-    for batch in batches(part, ["id", "text"], {"messages": None, "preference": None}):
-        own = numbers[first : first + batch.height]
-        first += batch.height
-        hashes, owners = grams_of(said(batch.filter(pl.Series(own >= 0))))
+    whole = batches(part, ["id", "text"], {"messages": None, "preference": None})
+    for some in (some for batch in whole for some in batch.iter_slices(LOOKED_UP)):
+        own = numbers[first : first + some.height]
+        first += some.height
+        hashes, owners = grams_of(said(some.filter(pl.Series(own >= 0))))
         documents = own[own >= 0][owners]
         (at, places), (at_tests, test_places) = sketches.find(hashes), tests.find(hashes)
-        pairs = similar.holds(documents[at], places, sketches.table, sizes)
+        pairs = similar.holds(documents[at], places, sketches, sizes)
         found.append((*pairs, documents[at_tests], test_places))
     owners, holders, documents, test_grams = (np.concatenate(column) for column in zip(*found, strict=True))
     return owners, holders, documents, test_grams
@@ -139,13 +182,21 @@ def _search_part(scratch: Path, task: tuple[Part, int]) -> tuple[Numbers, Number
 # ---- groups ----------------------------------------------------------------------------------------------------------
 
 
-def _pairs(run: Run, kept: pl.DataFrame, held: Pairs) -> dict[str, Pairs]:
-    """Pairs of kept documents by what connects them."""
-    pairs = {"short": similar.alike_when_short(kept["shingles"]), "contained": held}
+def _pair_short_documents(traces: Traces) -> Pairs:
+    """Pairs of short documents that resemble each other."""
+    found = [
+        pl.DataFrame({"number": own, "shingles": shingles}).filter(pl.col("shingles").list.len() > 0)
+        for _, own, shingles in traces.kept_by_part("shingles")
+    ]
+    short = pl.concat(found).sort("number")
+    left, right = similar.alike_when_short(short["shingles"])
+    return short["number"].to_numpy()[left], short["number"].to_numpy()[right]
+
+
+def _pairs_of_dedup(run: Run, traces: Traces) -> dict[str, Pairs]:
+    """The pairs of kept documents that dedup found similar."""
     folder = _edge_folder(run)
-    if folder:
-        pairs["similar"] = similar.edges_of(folder, kept["id"])
-    return pairs
+    return {"similar": similar.edges_of(folder, traces.read("id")["id"])} if folder else {}
 
 
 def _edge_folder(run: Run) -> Path | None:
@@ -206,20 +257,18 @@ def _decide(
     )
 
 
-def _write(run: Run, parts: list[Part], traces: pl.DataFrame, decided: pl.DataFrame) -> None:
+def _write(run: Run, traces: Traces, decided: pl.DataFrame) -> None:
     columns = decided.select(
-        "id",
         kept=pl.col("reason").is_null(),
         reasons=pl.concat_list("reason").list.drop_nulls(),
         split="split",
         group="group",
         evidence="evidence",
     )
-    annotated = traces.select("id").join(columns, on="id", how="left", maintain_order="left")
-    first = 0
-    for part in parts:
-        write_table(to_arrow(annotated.slice(first, part.rows)), run.output / part.name)
-        first += part.rows
+    for part, own, ids in traces.by_part("id"):
+        numbers = pl.Series("number", own)
+        rows = columns.select(pl.all().gather(pl.lit(numbers.set(numbers < 0, None))))
+        write_table(to_arrow(rows.insert_column(0, ids)), run.output / part.name)
 
 
 # ---- metrics ---------------------------------------------------------------------------------------------------------

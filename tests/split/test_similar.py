@@ -13,7 +13,7 @@ from corpus.errors import UserError
 from corpus.params import TestSet
 from corpus.split import contamination, similar
 from corpus.split.contamination import find_contaminated, grams_of, read_test_sets
-from corpus.split.grams import Finder, expand, gram_table
+from corpus.split.grams import expand, gram_table
 from corpus.split.short import PAIRS, similar_short
 from corpus.text.buffers import Texts
 
@@ -59,7 +59,7 @@ def test_a_table_finds_owners_as_a_dictionary_does(pairs: list[tuple[int, int]],
     hashes = np.array([gram * spread % 2**64 for gram, _ in pairs], np.uint64)
     table = gram_table(hashes, np.array([owner for _, owner in pairs], np.int64), most)
     wanted = np.array([gram * spread % 2**64 for gram in range(25)], np.uint64)
-    at, places = Finder(table).find(wanted)
+    at, places = table.find(wanted)
     index, owners = expand(table, places)
     found = sorted(zip(at[index].tolist(), owners.tolist(), strict=True))
     expected = {gram: sorted(owner for other, owner in pairs if other == gram)[:most] for gram in range(25)}
@@ -93,8 +93,9 @@ def held(texts: list[str]) -> set[tuple[int, int]]:
     hashes, owners = grams_of(Texts.of_strings(texts))
     sketches = [np.sort(hashes[owners == number])[:SKETCH] for number in range(len(texts))]
     sizes, counts = np.array([len(sketch) for sketch in sketches]), np.bincount(owners, minlength=len(texts))
-    table = similar.sketch_table(np.concatenate(sketches), sizes, counts, np.zeros(len(texts)))
-    at, places = Finder(table).find(hashes)
+    rank = similar.rank_of_owners(counts, np.zeros(len(texts)))
+    table = gram_table(np.concatenate(sketches), np.repeat(np.arange(len(texts)), sizes), similar.OWNERS, rank)
+    at, places = table.find(hashes)
     left, right = similar.holds(owners[at], places, table, sizes)
     return set(zip(left.tolist(), right.tolist(), strict=True))
 
@@ -117,7 +118,7 @@ def contaminated(texts: list[str], tests: list[str], batches: list[int] | None =
     found, of = grams_of(Texts.of_strings(tests))
     table = gram_table(found, of)
     hashes, owners = grams_of(Texts.of_strings(texts))
-    at, places = Finder(table).find(hashes)
+    at, places = table.find(hashes)
     all_batches = np.array(batches or [0] * len(texts))
     return find_contaminated(owners[at], places, table, all_batches).documents.tolist()
 
