@@ -37,6 +37,7 @@ PROJECT = Path(__file__).parent.parent
 STAGES = ("scrape", "clean", "measure", "perplexity", "dedup", "filter", "split", "augment", "shard", "pack")
 NOT_MEASURED = {"perplexity": "reference", "pack": "base"}  # run before; they do not depend on the corpus
 FILE_BYTES = 50_000_000
+DEDUP_MB = 300  # what arrays may take before they are mapped: by default more than small corpora need
 COPIES = 50  # one document in so many is a copy, and one a near copy
 SENTENCE = re.compile(r".+?(?:[.!?]+(?=\s)|[。！？]+|\n|$)\s*")
 
@@ -84,6 +85,8 @@ def make_project(project: Path, sources: list[Path], megabytes: int, part_mb: fl
     params["sources"] = [{"name": "made", "kind": "parquet", "path": "made", "id_field": "id"}]
     params["scrape"]["part_mb"] = part_mb
     params["base"] |= {"steps": 20}
+    params["pack"]["mixture"] = {}  # the sample's takes Chinese ten times
+    params["dedup"]["memory_mb"] = DEDUP_MB
     (partial / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True), "utf-8")
     for name in ("reference", "evaluation"):
         shutil.copytree(PROJECT / "data" / name, partial / "data" / name, ignore=shutil.ignore_patterns("model"))
