@@ -23,7 +23,10 @@ SPLITS = ("train", "validation", "test")
 GENERATED = np.uint64(1 << 63)  # this bit of a rank puts generated documents after all originals
 
 _OF_DOCUMENTS = [name for name in SHARD.names if name in DOCUMENT.names]
-_SCRATCH = pl.DataFrame(SHARD.empty_table()).select(*_OF_DOCUMENTS, "copy", rank=pl.lit(0, pl.UInt64)).schema
+# No empty_table(): it has Arrow import Pandas, which every process would hold.
+_SCRATCH = (
+    pl.DataFrame(pa.Table.from_batches([], SHARD)).select(*_OF_DOCUMENTS, "copy", rank=pl.lit(0, pl.UInt64)).schema
+)
 
 
 class Source(NamedTuple):
@@ -67,10 +70,10 @@ class Bucket:
 
 
 def survey(sources: Iterable[Source], params: Shard) -> pl.DataFrame:
-    """Of each kept document `split`, `rank`, `bytes` of text, `lang`, and what decides how often it is taken."""
-    columns = list(dict.fromkeys(["lang", *needed_columns(params)]))
+    """Of each kept document `split`, `rank`, `bytes` of text, and what decides how often it is taken."""
+    columns = list(dict.fromkeys([*needed_columns(params), *(["lang"] if params.buckets else [])]))
     seen = [
-        batch.select("split", "rank", *columns, bytes=pl.col("text").str.len_bytes())
+        batch.select(pl.col("split").cast(pl.Enum(SPLITS)), "rank", *columns, bytes=pl.col("text").str.len_bytes())
         for source in sources
         for batch in kept_rows(source, params.seed, columns)
     ]
@@ -147,7 +150,7 @@ def scatter(
     buckets: Sequence[Bucket],
     wanted: Sequence[Bucket],
     scratch: Path,
-) -> list[str]:
+) -> pl.Series:
     """Write the rows of the wanted buckets into a scratch file each, in the order in which they are read.
 
     Returns the ids of the documents that are taken no time.
@@ -155,7 +158,7 @@ def scatter(
     firsts = {
         split: np.array([bucket.first for bucket in buckets if bucket.split == split], np.uint64) for split in SPLITS
     }
-    schema, left_out = to_arrow(pl.DataFrame(schema=_SCRATCH)).schema, []
+    schema, left_out = to_arrow(pl.DataFrame(schema=_SCRATCH)).schema, [pl.Series("id", [], pl.String)]
     with contextlib.ExitStack() as stack:
         files = {
             (bucket.split, bucket.number): stack.enter_context(
@@ -165,7 +168,7 @@ def scatter(
         }
         for batch in (batch for source in sources for batch in kept_rows(source, seed, _OF_DOCUMENTS)):
             times = taken.of(batch["rank"].to_numpy())
-            left_out += batch.filter(times == 0)["id"].to_list()
+            left_out.append(batch.filter(times == 0)["id"])
             for copy in range(int(times.max(initial=0))):
                 rows = batch.filter(times > copy)
                 rows = rows.with_columns(copy=copy, rank=rank_of_copy(rows["rank"].to_numpy(), copy))
@@ -175,7 +178,7 @@ def scatter(
                     for (number,), some in by_bucket.items():
                         if (split, number) in files:
                             files[split, number].write_table(to_arrow(some.select(_SCRATCH.names()).cast(_SCRATCH)))
-    return left_out
+    return pl.concat(left_out)
 
 
 def read_bucket(bucket: Bucket, scratch: Path) -> pl.DataFrame:
