@@ -118,26 +118,27 @@ def plan(documents: pl.DataFrame, taken: Taken, limit: int) -> list[Bucket]:
         own = documents.filter(pl.col("split") == split)
         ranks, sizes = own["rank"].to_numpy(), own["bytes"].to_numpy()
         times = taken.of(ranks)
-        rows = [
-            pl.DataFrame({"rank": rank_of_copy(ranks[times > copy], copy), "bytes": sizes[times > copy]})
-            for copy in range(int(times.max(initial=1)))
-        ]
-        firsts = first_ranks(pl.concat(rows), limit)
+        copies = range(int(times.max(initial=1)))
+        firsts = first_ranks(
+            np.concatenate([rank_of_copy(ranks[times > copy], copy) for copy in copies]),
+            np.concatenate([sizes[times > copy] for copy in copies]),
+            limit,
+        )
         buckets += [Bucket(split, number, first) for number, first in enumerate(firsts)]
     return buckets
 
 
-def first_ranks(sizes: pl.DataFrame, limit: int) -> list[int]:
-    """The rank at which each bucket begins, given `rank` and `bytes` of each row of a split.
+def first_ranks(ranks: np.ndarray, sizes: np.ndarray, limit: int) -> list[int]:
+    """The rank at which each bucket begins, given the rank and the bytes of each row of a split.
 
-    >>> first_ranks(pl.DataFrame({"rank": [3, 1, 2], "bytes": [5, 6, 4]}), 10)
+    >>> first_ranks(np.array([3, 1, 2]), np.array([5, 6, 4]), 10)
     [1, 3]
     """
-    ordered = sizes.sort("rank")
-    ends = ordered["bytes"].cast(pl.Int64).cum_sum().to_numpy()
+    order = np.argsort(ranks)
+    ends = np.cumsum(sizes[order], dtype=np.int64)
     firsts, place, done = [], 0, 0
     while place < len(ends):
-        firsts.append(ordered["rank"][place])
+        firsts.append(int(ranks[order[place]]))
         place = max(place + 1, int(np.searchsorted(ends, done + limit, side="right")))
         done = int(ends[place - 1])
     return firsts

@@ -61,7 +61,7 @@ def run(run: Run) -> Metrics:
     scratch.mkdir()
     for start in range(0, len(buckets), OPEN_BUCKETS):
         left_out = scatter(sources, params.seed, taken, buckets, buckets[start : start + OPEN_BUCKETS], scratch)
-    pa.default_memory_pool().release_unused()  # of the documents read, else it lies there while workers need theirs
+    release()
     for split in SPLITS:
         (run.output / split).mkdir()
     if len(left_out):
@@ -129,6 +129,7 @@ def notes(weighed: Metrics, full_chunks: Mapping[str, int], limit: int | None) -
 
 def finish(params: Shard, tokenizer: Path | None, scratch: Path, output: Path, bucket: Bucket) -> Metrics:
     """Sort one bucket and write its Parquet file and its JSON lines, these still apart. Returns its metrics."""
+    release()
     documents = read_bucket(bucket, scratch)
     originals = documents.filter(pl.col("copy") == 0)
     total: Metrics = {
@@ -146,6 +147,11 @@ def finish(params: Shard, tokenizer: Path | None, scratch: Path, output: Path, b
             counted = write_rows(some, params, tokenizer, bucket.split, parquet, text)
             total = add_metrics(total, counted | {"instruct": {bucket.split: len(pairs)}})
     return total
+
+
+def release() -> None:
+    """Give memory back that nothing uses any more: allocators keep much of what batches of texts took."""
+    pa.default_memory_pool().release_unused()
 
 
 def write_rows(
