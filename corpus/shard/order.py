@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from corpus.shard.rows import SHARD
 from corpus.stage import Part, batches
 
 SPLITS = ("train", "validation", "test")
+# Batches scattered at once: what a worker reads of a bucket comes in the fewer pieces, and each of these costs memory.
+SCATTERED = 4
 GENERATED = np.uint64(1 << 63)  # this bit of a rank puts generated documents after all originals
 
 _OF_DOCUMENTS = [name for name in SHARD.names if name in DOCUMENT.names]
@@ -100,6 +103,12 @@ def kept_rows(source: Source, seed: int, columns: Sequence[str]) -> Iterator[pl.
         yield kept.with_columns(rank, pl.col("split").cast(pl.String))
 
 
+def several(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Batches put together, SCATTERED of them at a time."""
+    while some := list(itertools.islice(batches, SCATTERED)):
+        yield pl.concat(some)
+
+
 def rank_of_copy(ranks: np.ndarray, copy: int) -> np.ndarray:
     """Where a further copy of documents stands: elsewhere, so that equal rows are not neighbours (splitmix64)."""
     if copy == 0:
@@ -167,7 +176,7 @@ def scatter(
             )
             for bucket in wanted
         }
-        for batch in (batch for source in sources for batch in kept_rows(source, seed, _OF_DOCUMENTS)):
+        for batch in (batch for source in sources for batch in several(kept_rows(source, seed, _OF_DOCUMENTS))):
             times = taken.of(batch["rank"].to_numpy())
             left_out.append(batch.filter(times == 0)["id"])
             for copy in range(int(times.max(initial=0))):
