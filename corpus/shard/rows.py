@@ -35,7 +35,8 @@ def chunk_rows(documents: pl.DataFrame, limit: int | None, overlap: int = 0, tok
             chunk=pl.lit(0, pl.Int32), overlap=pl.lit(0, pl.Int32), tokens=pl.lit(0, pl.Int64)
         )
     else:
-        rows = pl.concat([_cut_rows(some, limit, overlap, tokens) for some in documents.iter_slices(CUT_AT_ONCE)])
+        cut = [_cut_rows(some, limit, overlap, tokens) for some in documents.iter_slices(CUT_AT_ONCE)]
+        rows = pl.concat(cut, rechunk=True)  # where one piece ends and the next begins shows in a Parquet file
     return rows.with_columns(document_ids=pl.concat_list("id", "parent_id").list.drop_nulls()).select(
         *SHARD.names, "tokens"
     )
