@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,10 +21,15 @@ from corpus.shard.rows import SHARD
 from corpus.stage import Part, batches
 
 SPLITS = ("train", "validation", "test")
+# Batches scattered at once: what a worker reads of a bucket comes in the fewer pieces, and each of these costs memory.
+SCATTERED = 4
 GENERATED = np.uint64(1 << 63)  # this bit of a rank puts generated documents after all originals
 
 _OF_DOCUMENTS = [name for name in SHARD.names if name in DOCUMENT.names]
-_SCRATCH = pl.DataFrame(SHARD.empty_table()).select(*_OF_DOCUMENTS, "copy", rank=pl.lit(0, pl.UInt64)).schema
+# No empty_table(): it has Arrow import Pandas, which every process would hold.
+_SCRATCH = (
+    pl.DataFrame(pa.Table.from_batches([], SHARD)).select(*_OF_DOCUMENTS, "copy", rank=pl.lit(0, pl.UInt64)).schema
+)
 
 
 class Source(NamedTuple):
@@ -67,10 +73,10 @@ class Bucket:
 
 
 def survey(sources: Iterable[Source], params: Shard) -> pl.DataFrame:
-    """Of each kept document `split`, `rank`, `bytes` of text, `lang`, and what decides how often it is taken."""
-    columns = list(dict.fromkeys(["lang", *needed_columns(params)]))
+    """Of each kept document `split`, `rank`, `bytes` of text, and what decides how often it is taken."""
+    columns = list(dict.fromkeys([*needed_columns(params), *(["lang"] if params.buckets else [])]))
     seen = [
-        batch.select("split", "rank", *columns, bytes=pl.col("text").str.len_bytes())
+        batch.select(pl.col("split").cast(pl.Enum(SPLITS)), "rank", *columns, bytes=pl.col("text").str.len_bytes())
         for source in sources
         for batch in kept_rows(source, params.seed, columns)
     ]
@@ -97,6 +103,12 @@ def kept_rows(source: Source, seed: int, columns: Sequence[str]) -> Iterator[pl.
         yield kept.with_columns(rank, pl.col("split").cast(pl.String))
 
 
+def several(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Batches put together, SCATTERED of them at a time."""
+    while some := list(itertools.islice(batches, SCATTERED)):
+        yield pl.concat(some)
+
+
 def rank_of_copy(ranks: np.ndarray, copy: int) -> np.ndarray:
     """Where a further copy of documents stands: elsewhere, so that equal rows are not neighbours (splitmix64)."""
     if copy == 0:
@@ -115,26 +127,27 @@ def plan(documents: pl.DataFrame, taken: Taken, limit: int) -> list[Bucket]:
         own = documents.filter(pl.col("split") == split)
         ranks, sizes = own["rank"].to_numpy(), own["bytes"].to_numpy()
         times = taken.of(ranks)
-        rows = [
-            pl.DataFrame({"rank": rank_of_copy(ranks[times > copy], copy), "bytes": sizes[times > copy]})
-            for copy in range(int(times.max(initial=1)))
-        ]
-        firsts = first_ranks(pl.concat(rows), limit)
+        copies = range(int(times.max(initial=1)))
+        firsts = first_ranks(
+            np.concatenate([rank_of_copy(ranks[times > copy], copy) for copy in copies]),
+            np.concatenate([sizes[times > copy] for copy in copies]),
+            limit,
+        )
         buckets += [Bucket(split, number, first) for number, first in enumerate(firsts)]
     return buckets
 
 
-def first_ranks(sizes: pl.DataFrame, limit: int) -> list[int]:
-    """The rank at which each bucket begins, given `rank` and `bytes` of each row of a split.
+def first_ranks(ranks: np.ndarray, sizes: np.ndarray, limit: int) -> list[int]:
+    """The rank at which each bucket begins, given the rank and the bytes of each row of a split.
 
-    >>> first_ranks(pl.DataFrame({"rank": [3, 1, 2], "bytes": [5, 6, 4]}), 10)
+    >>> first_ranks(np.array([3, 1, 2]), np.array([5, 6, 4]), 10)
     [1, 3]
     """
-    ordered = sizes.sort("rank")
-    ends = ordered["bytes"].cast(pl.Int64).cum_sum().to_numpy()
+    order = np.argsort(ranks)
+    ends = np.cumsum(sizes[order], dtype=np.int64)
     firsts, place, done = [], 0, 0
     while place < len(ends):
-        firsts.append(ordered["rank"][place])
+        firsts.append(int(ranks[order[place]]))
         place = max(place + 1, int(np.searchsorted(ends, done + limit, side="right")))
         done = int(ends[place - 1])
     return firsts
@@ -147,7 +160,7 @@ def scatter(
     buckets: Sequence[Bucket],
     wanted: Sequence[Bucket],
     scratch: Path,
-) -> list[str]:
+) -> pl.Series:
     """Write the rows of the wanted buckets into a scratch file each, in the order in which they are read.
 
     Returns the ids of the documents that are taken no time.
@@ -155,7 +168,7 @@ def scatter(
     firsts = {
         split: np.array([bucket.first for bucket in buckets if bucket.split == split], np.uint64) for split in SPLITS
     }
-    schema, left_out = to_arrow(pl.DataFrame(schema=_SCRATCH)).schema, []
+    schema, left_out = to_arrow(pl.DataFrame(schema=_SCRATCH)).schema, [pl.Series("id", [], pl.String)]
     with contextlib.ExitStack() as stack:
         files = {
             (bucket.split, bucket.number): stack.enter_context(
@@ -163,9 +176,9 @@ def scatter(
             )
             for bucket in wanted
         }
-        for batch in (batch for source in sources for batch in kept_rows(source, seed, _OF_DOCUMENTS)):
+        for batch in (batch for source in sources for batch in several(kept_rows(source, seed, _OF_DOCUMENTS))):
             times = taken.of(batch["rank"].to_numpy())
-            left_out += batch.filter(times == 0)["id"].to_list()
+            left_out.append(batch.filter(times == 0)["id"])
             for copy in range(int(times.max(initial=0))):
                 rows = batch.filter(times > copy)
                 rows = rows.with_columns(copy=copy, rank=rank_of_copy(rows["rank"].to_numpy(), copy))
@@ -175,7 +188,7 @@ def scatter(
                     for (number,), some in by_bucket.items():
                         if (split, number) in files:
                             files[split, number].write_table(to_arrow(some.select(_SCRATCH.names()).cast(_SCRATCH)))
-    return left_out
+    return pl.concat(left_out)
 
 
 def read_bucket(bucket: Bucket, scratch: Path) -> pl.DataFrame:

@@ -12,6 +12,8 @@ import pyarrow as pa
 from corpus.documents import DOCUMENT
 from corpus.shard.chunks import WORDS, Chunk, Tokens, cut_all
 
+CUT_AT_ONCE = 100  # documents; each one's sentences and words are Python's while it is cut
+
 _FIRST = ("id", "text", "source", "lang", "url", "title", "date", "licence", "label", "parent_id", "method")
 _OWN = (
     pa.field("chunk", pa.int32()),  # of its document, from 0
@@ -28,28 +30,31 @@ def chunk_rows(documents: pl.DataFrame, limit: int | None, overlap: int = 0, tok
 
     Dialogues stay whole, for their messages do. Without a limit all documents are, and `tokens` is 0.
     """
-    texts = documents["text"].to_list()
     if limit is None:
-        chunks = [[Chunk(text, 0, 0)] for text in texts]
+        rows = documents.with_columns(
+            chunk=pl.lit(0, pl.Int32), overlap=pl.lit(0, pl.Int32), tokens=pl.lit(0, pl.Int64)
+        )
     else:
-        whole = documents["messages"].list.len().fill_null(0) > 0
-        cut = iter(cut_all(documents.filter(~whole)["text"].to_list(), limit, overlap, tokens))
-        dialogues = documents.filter(whole)["text"].to_list()
-        uncut = iter(
-            [Chunk(text, counted, 0) for text, counted in zip(dialogues, tokens.count(dialogues), strict=True)]
-        )
-        chunks = [[next(uncut)] if stays else next(cut) for stays in whole]
-    return (
-        documents.with_columns(
-            pl.Series("text", [[chunk.text for chunk in own] for own in chunks], pl.List(pl.String)),
-            pl.Series("chunk", [list(range(len(own))) for own in chunks], pl.List(pl.Int32)),
-            pl.Series("overlap", [[chunk.overlap for chunk in own] for own in chunks], pl.List(pl.Int32)),
-            pl.Series("tokens", [[chunk.tokens for chunk in own] for own in chunks], pl.List(pl.Int64)),
-        )
-        .explode("text", "chunk", "overlap", "tokens")
-        .with_columns(document_ids=pl.concat_list("id", "parent_id").list.drop_nulls())
-        .select(*SHARD.names, "tokens")
+        cut = [_cut_rows(some, limit, overlap, tokens) for some in documents.iter_slices(CUT_AT_ONCE)]
+        rows = pl.concat(cut, rechunk=True)  # where one piece ends and the next begins shows in a Parquet file
+    return rows.with_columns(document_ids=pl.concat_list("id", "parent_id").list.drop_nulls()).select(
+        *SHARD.names, "tokens"
     )
+
+
+def _cut_rows(documents: pl.DataFrame, limit: int, overlap: int, tokens: Tokens) -> pl.DataFrame:
+    """The documents with `chunk`, `overlap` and `tokens`, a row for each chunk."""
+    whole = documents["messages"].list.len().fill_null(0) > 0
+    cut = iter(cut_all(documents.filter(~whole)["text"].to_list(), limit, overlap, tokens))
+    dialogues = documents.filter(whole)["text"].to_list()
+    uncut = iter([Chunk(text, counted, 0) for text, counted in zip(dialogues, tokens.count(dialogues), strict=True)])
+    chunks = [[next(uncut)] if stays else next(cut) for stays in whole]
+    return documents.with_columns(
+        pl.Series("text", [[chunk.text for chunk in own] for own in chunks], pl.List(pl.String)),
+        pl.Series("chunk", [list(range(len(own))) for own in chunks], pl.List(pl.Int32)),
+        pl.Series("overlap", [[chunk.overlap for chunk in own] for own in chunks], pl.List(pl.Int32)),
+        pl.Series("tokens", [[chunk.tokens for chunk in own] for own in chunks], pl.List(pl.Int64)),
+    ).explode("text", "chunk", "overlap", "tokens")
 
 
 def instruction(messages: Sequence[dict[str, str]]) -> dict[str, str] | None:

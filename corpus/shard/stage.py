@@ -11,9 +11,12 @@ import functools
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from corpus.documents import ROW_GROUP_ROWS, list_parts, open_part, part_writer, to_arrow, write_table
 from corpus.executor import run_tasks
@@ -54,18 +57,19 @@ def run(run: Run) -> Metrics:
     taken, weighed = balance(documents, params)
     buckets = plan(documents, taken, PART_BYTES)
     del documents
-    scratch, left_out = run.output / ".scratch", []
+    scratch, left_out = run.output / ".scratch", pl.Series("id", [], pl.String)
     scratch.mkdir()
     for start in range(0, len(buckets), OPEN_BUCKETS):
         left_out = scatter(sources, params.seed, taken, buckets, buckets[start : start + OPEN_BUCKETS], scratch)
+    release()
     for split in SPLITS:
         (run.output / split).mkdir()
-    if left_out:
-        frame = pl.DataFrame({"id": left_out}).with_columns(reason=pl.lit("shard.balance"))
+    if len(left_out):
+        frame = left_out.to_frame().with_columns(reason=pl.lit("shard.balance"))
         write_table(to_arrow(frame), run.output / LEFT_OUT)
     total: Metrics = {
         "rows": {"in": len(left_out), "generated": 0, "kept": 0, "dropped": len(left_out)},
-        "dropped_by_reason": {"shard.balance": len(left_out)} if left_out else {},
+        "dropped_by_reason": {"shard.balance": len(left_out)} if len(left_out) else {},
         "splits": {split: {} for split in SPLITS},
         "instruct": dict.fromkeys(SPLITS, 0),
         **{f"by_{name}": {} for name in COUNTED},
@@ -125,6 +129,7 @@ def notes(weighed: Metrics, full_chunks: Mapping[str, int], limit: int | None) -
 
 def finish(params: Shard, tokenizer: Path | None, scratch: Path, output: Path, bucket: Bucket) -> Metrics:
     """Sort one bucket and write its Parquet file and its JSON lines, these still apart. Returns its metrics."""
+    release()
     documents = read_bucket(bucket, scratch)
     originals = documents.filter(pl.col("copy") == 0)
     total: Metrics = {
@@ -137,14 +142,31 @@ def finish(params: Shard, tokenizer: Path | None, scratch: Path, output: Path, b
         bucket.scratch(scratch, "instruct.jsonl").open("w", encoding="utf-8") as instruct,
     ):
         for some in documents.iter_slices(ROW_GROUP_ROWS):
-            rows = chunk_rows(some, params.chunk_tokens, params.overlap_tokens, tokens_of(tokenizer))
-            parquet.write_table(to_arrow(rows.select(SHARD.names)).cast(SHARD), row_group_size=ROW_GROUP_ROWS)
-            rows.select("id", "chunk", "overlap", "copy", "lang", "source", "text").write_ndjson(text)
             pairs = instruction_lines(some)
             instruct.writelines(pairs)
-            counted = {"splits": {bucket.split: count_languages(rows)}, "instruct": {bucket.split: len(pairs)}}
-            total = add_metrics(total, counted | {"full_chunks": count_full_chunks(rows)})
+            counted = write_rows(some, params, tokenizer, bucket.split, parquet, text)
+            total = add_metrics(total, counted | {"instruct": {bucket.split: len(pairs)}})
     return total
+
+
+def release() -> None:
+    """Give memory back that nothing uses any more: allocators keep much of what batches of texts took."""
+    pa.default_memory_pool().release_unused()
+
+
+def write_rows(
+    documents: pl.DataFrame,
+    params: Shard,
+    tokenizer: Path | None,
+    split: str,
+    parquet: pq.ParquetWriter,
+    text: BinaryIO,
+) -> Metrics:
+    """Write the rows of some documents of a split, as Parquet and JSON lines. Returns their metrics."""
+    rows = chunk_rows(documents, params.chunk_tokens, params.overlap_tokens, tokens_of(tokenizer))
+    parquet.write_table(to_arrow(rows.select(SHARD.names)).cast(SHARD), row_group_size=ROW_GROUP_ROWS)
+    rows.select("id", "chunk", "overlap", "copy", "lang", "source", "text").write_ndjson(text)
+    return {"splits": {split: count_languages(rows)}, "full_chunks": count_full_chunks(rows)}
 
 
 def count_languages(rows: pl.DataFrame) -> dict[str, dict[str, int]]:

@@ -1,5 +1,7 @@
 import polars as pl
+import pytest
 
+from corpus.shard import rows
 from corpus.shard.rows import SHARD, chunk_rows, instruction
 
 USER, BOT = {"role": "user", "content": "退款怎么办？"}, {"role": "assistant", "content": "请提交申请。"}
@@ -38,3 +40,11 @@ def test_documents_are_whole_unless_chunks_are_asked_for() -> None:
 
 def test_dialogues_are_never_cut() -> None:
     assert chunk_rows(documents("one two three", messages=[USER, BOT]), 2)["text"].to_list() == ["one two three"]
+
+
+def test_rows_are_of_one_piece_for_pieces_show_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    several = documents("one two three", "four", "five")
+    at_once = chunk_rows(several, 2)
+    monkeypatch.setattr(rows, "CUT_AT_ONCE", 2)
+    assert chunk_rows(several, 2).equals(at_once)
+    assert chunk_rows(several, 2).n_chunks("all") == [1] * at_once.width

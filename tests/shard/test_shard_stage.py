@@ -1,5 +1,7 @@
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,9 +18,10 @@ from corpus.augment.stage import GENERATED
 from corpus.documents import DOCUMENT, write_table
 from corpus.errors import UserError
 from corpus.params import load
-from corpus.shard import stage
+from corpus.shard import order, stage
+from corpus.shard import rows as shard_rows
 from corpus.shard.rows import SHARD
-from corpus.stage import Metrics, Run, execute
+from corpus.stage import Metrics, Part, Run, execute
 from train.shards import read_shard
 
 DIALOGUE = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So: “这样”."}]
@@ -313,6 +316,38 @@ def test_copies_are_the_same_whatever_the_passes_and_workers(project: Path, monk
     monkeypatch.setattr(stage, "OPEN_BUCKETS", 3)
     shard(project, *settings, workers=2, output="small")
     assert rows(project, "train", "small").equals(rows(project, "train"))
+
+
+def test_bytes_are_the_same_however_many_documents_are_worked_on_at_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("chunk_tokens=4", "overlap_tokens=2", "weights.lang={en: 1.5}")
+    shard(project, *settings)
+    monkeypatch.setattr(shard_rows, "CUT_AT_ONCE", 3)
+    monkeypatch.setattr(order, "SCATTERED", 1)
+    shard(project, *settings, output="few")
+    files = [path.relative_to(project / "data/shard") for path in (project / "data/shard").rglob("*.*")]
+    assert len(files) > 3 * len(stage.SPLITS)
+    for name in files:
+        assert (project / "data/few" / name).read_bytes() == (project / "data/shard" / name).read_bytes(), name
+
+
+def test_a_bucket_comes_in_few_pieces(tmp_path: Path, write_documents: Callable[..., Path]) -> None:
+    path = write_documents(tmp_path / "many.parquet", [f"Text {number}" for number in range(9_000)])
+    sources = [order.Source(Part(path.name, (path,), 9_000), False)]
+    documents = order.survey(sources, load(None).shard)
+    assert documents.estimated_size() < 16 * documents.height
+    taken, _ = stage.balance(documents, load(None).shard)
+    (bucket,) = order.plan(documents, taken, stage.PART_BYTES)
+    assert order.scatter(sources, 0, taken, [bucket], [bucket], tmp_path).is_empty()
+    with pa.ipc.open_stream(str(bucket.scratch(tmp_path, "arrow"))) as stream:
+        assert len([batch.num_rows for batch in stream]) == -(-9 // order.SCATTERED)
+    assert order.read_bucket(bucket, tmp_path).height == 9_000
+
+
+def test_no_worker_holds_pandas() -> None:
+    program = "import sys, corpus.shard.stage; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 def test_the_card_is_safe_whatever_documents_say(project: Path, write_documents: Callable[..., Path]) -> None:
