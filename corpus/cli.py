@@ -63,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--input", type=_location, metavar="PATH", help="a folder or file of documents, in place of scrape and clean"
     )
     several.add_argument(
-        "--export", type=Path, metavar="DIR", help="also write what the last stage kept into a new folder, as JSONL"
+        "--export",
+        type=_location,
+        metavar="DIR",
+        help="also write what the last stage kept into a new folder",
     )
     add_stage_options(several, inputs=False, output="try")
     export = commands.add_parser("export", help="write the documents that a stage kept as plain Parquet or JSONL")
@@ -328,11 +331,14 @@ def run_and_tell(code: Stage, run: Run, target: Target | None = None) -> None:
 
     started = time.perf_counter()
     size = bytes_of(run.inputs)  # before the stage, which may write into a folder of one of them
-    metrics = execute(code, run)
-    if target:
-        from corpus.publish import publish
 
-        publish(run.output, target)
+    def finish() -> None:
+        if target:
+            from corpus.publish import publish
+
+            publish(run.output, target)
+
+    metrics = execute(code, run, finish)
     output = target.place.address if target else str(run.output)
     seconds = time.perf_counter() - started
     if not logs_json():
@@ -426,8 +432,11 @@ def summary(run: Run, metrics: Metrics, seconds: float, size: int, output: str) 
     speed = f", {rows['in'] / seconds:,.0f} rows/s" if rows["in"] and seconds else ""
     speed += f", {size / 1e6 / seconds:.3g} MB/s" if size and seconds else ""
     took = f"{seconds:.1f} s{speed}"
+    notes = list(metrics.get("notes", []))
+    if rows["in"] and not rows["kept"]:
+        notes.append("nothing is kept: what comes after will have nothing to work on")
     line = f"{run.stage}: {', '.join(parts)}{f' ({named})' if named else ''} → {output} in {took}"
-    return "\n".join([line, *(f"  note: {note}" for note in metrics.get("notes", []))])
+    return "\n".join([line, *(f"  note: {note}" for note in notes)])
 
 
 def guarded(action: Callable[[], None]) -> int:

@@ -154,11 +154,13 @@ def _stop(ray: Any, folder: str) -> None:
 def _tasks_at_once(ray: Any, cluster: Cluster) -> int:
     """As many as have room, and some in reserve, so that none waits for us."""
     resources = ray.cluster_resources()
-    wanted = {"CPU": cluster.cpus, "GPU": cluster.gpus}
+    megabytes = cluster.memory_mb or 0
+    wanted = {"CPU": cluster.cpus, "GPU": cluster.gpus, "memory": megabytes * 1e6}
     room = min(resources.get(name, 0.0) / amount for name, amount in wanted.items() if amount)
     if room < 1:
         raise UserError(
-            f"a task wants {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs, and the Ray cluster has "
-            f"{resources.get('CPU', 0):g} and {resources.get('GPU', 0):g} in all: see execution.cpus and execution.gpus"
+            f"a task wants {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs and {megabytes:,} MB, and the Ray cluster has "
+            f"{resources.get('CPU', 0):g}, {resources.get('GPU', 0):g} and {resources.get('memory', 0) / 1e6:,.0f} MB "
+            "in all: see execution.cpus, execution.gpus and execution.memory_mb"
         )
     return cluster.workers or int(room * 1.25) + 1

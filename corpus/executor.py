@@ -64,10 +64,10 @@ def _run_tasks(
     deaths: Counter[int] = Counter()
     while waiting:
         in_flight = 1 if suspects else workers
-        killed: list[int] = []
+        broken, killed = False, list[int]()
         with _one_thread_each(), _pool(min(in_flight, len(waiting))) as pool:
             running: dict[Future[Result], int] = {}
-            while (waiting or running) and not killed and (suspects or in_flight == workers):
+            while (waiting or running) and not broken and (suspects or in_flight == workers):
                 try:
                     # No more in flight than workers, so that only those can have killed one.
                     while waiting and len(running) < in_flight:
@@ -79,7 +79,7 @@ def _run_tasks(
                         suspects.discard(number)
                         yield items[number], result
                 except BrokenProcessPool:
-                    killed = list(running.values())
+                    broken, killed = True, list(running.values())  # none, where a worker died that had nothing to do
         if len(killed) == 1:
             deaths[killed[0]] += 1
             if deaths[killed[0]] >= RETRIES:

@@ -51,7 +51,10 @@ def _used(home: Path) -> set[Path]:
     """What the last runs used, of outputs that still lie where they were written."""
     used: set[Path] = set()
     for path in (home / "uses").glob("*.json"):
-        use = json.loads(path.read_text("utf-8"))
+        try:
+            use = json.loads(path.read_text("utf-8"))
+        except ValueError:  # cut short when a machine went down: what it named is made again when it is wanted
+            continue
         if (Path(use["output"]) / MARKER).exists():
             used |= {home / entry for entry in use["entries"]}
     return used

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -17,9 +17,12 @@ from corpus.yaml_files import parse_yaml
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch take
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Protocol = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*$")]  # what an address begins with: s3, gs
-Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")]  # BCP 47: en, zh-Hans
+Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$")]  # BCP 47: en, zh-Hans
 
-_SECRET = {"key", "secret", "password", "account_key", "sas_token", "connection_string", "username"}
+_SECRET = {
+    *("key", "secret", "password", "account_key", "sas_token", "connection_string", "username", "secret_key"),
+    *("passphrase", "access_key", "aws_access_key_id", "aws_secret_access_key", "aws_session_token"),
+}
 
 # The twenty that text on the web is likeliest to be in, and that a model can tell apart.
 CANDIDATES = (
@@ -487,7 +490,7 @@ class Params(Section):
     @classmethod
     def _without_keys(cls, storage: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for protocol, options in storage.items():
-            for name in sorted(_SECRET & set(options)):
+            for name in sorted(_SECRET & set(_names_in(options))):
                 raise ValueError(f"{protocol}.{name} is a secret, and this file is shared: put it in the environment")
         return storage
 
@@ -556,6 +559,14 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: there is no such key") from None
 
 
+def _names_in(options: Mapping[str, Any]) -> Iterator[str]:
+    """All keys of nested dictionaries."""
+    for name, value in options.items():
+        yield name
+        if isinstance(value, Mapping):
+            yield from _names_in(value)
+
+
 def _describe(error: Any) -> str:
     """One validation error of pydantic as a sentence."""
     # The location of a source holds its kind as well, which is no key of the file.
@@ -573,6 +584,8 @@ def _describe(error: Any) -> str:
     if error["type"] == "missing":
         return f"{key} is missing"
     value = repr(error["input"])
+    if location[:1] == ["storage"]:  # it may hold a secret
+        return f"{key}: {message}"
     return f"{key or 'params'}: {message}" + (f", not {value}" if len(value) < 80 else "")
 
 

@@ -32,6 +32,8 @@ def run_stages(options: argparse.Namespace) -> None:
     root = options.output or Path("try")
     if is_remote(root):
         raise UserError(f"--output {root}: `corpus run` writes into a folder here; each stage writes to an address")
+    if options.export and is_remote(options.export):
+        raise UserError(f"--export {options.export}: name a folder here, or `corpus export --data {root / 'data'}`")
     last = next((stage for stage in reversed(stages) if stage in EXPORTED), None)
     if options.export and last is None:
         raise UserError(f"--export: of {', '.join(stages)} there are no documents to write; name {', '.join(EXPORTED)}")

@@ -100,13 +100,16 @@ class Part:
 # ---- the shell around a stage ----------------------------------------------------------------------------------------
 
 
-def execute(stage: Stage, run: Run) -> Metrics:
+def execute(stage: Stage, run: Run, finish: Callable[[], None] | None = None) -> Metrics:
     """Run a stage so that its output appears whole or not at all, check the conservation law, write the metrics.
 
+    `finish` is called when the output is there, before any other run may replace it or `corpus gc` remove it.
     Raises UserError for what the user can mend and StageError where the law is broken; the output is then as before.
     """
     started = time.perf_counter()
     run = dataclasses.replace(run, output=run.output.resolve(), work=Counter(), used=set())
+    if not run.output.name:
+        raise UserError(f"--output {run.output} is the root of all files: name a folder in it")
     with locked(run.home / "locks" / "store.lock", run.home, shared=True), locked_output(run.output):
         _restore_outdated(run.output)
         _refuse_foreign_folder(run)
@@ -133,6 +136,8 @@ def execute(stage: Stage, run: Run) -> Metrics:
             entries = sorted(str(path.relative_to(run.home)) for path in run.used)
             use = run.home / "uses" / f"{digest_of(str(run.output))}.json"
             write_json(use, {"output": str(run.output), "entries": entries})
+            if finish:
+                finish()
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         if run.reports is not None:

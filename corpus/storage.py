@@ -421,7 +421,7 @@ def _content(place: Place, wanted: _Wanted, objects: Path) -> str:
         if wanted.size is not None and size != wanted.size:
             raise UserError(f"{shown} came with {size:,} bytes, not {wanted.size:,}: it was cut or replaced there")
         if wanted.digest and digest != wanted.digest:
-            raise UserError(f"{shown} is not what was published, though as long: publish the folder again")
+            raise UserError(f"{shown} is not what was published, though as long: remove it and run its stage again")
         if wanted.stamp and _stamp(place.files.info(wanted.path)) != wanted.stamp:
             raise UserError(f"{shown} changed while it was fetched: run this again when nobody writes there")
         key = key or digest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def edit_yaml(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> list[str
         type(None), lambda dump, _: dump.represent_scalar("tag:yaml.org,2002:null", "null")
     )
     try:
-        tree = editor.load(path.read_text("utf-8"))
+        tree = editor.load(path.read_text("utf-8")) or {}
     except YAMLError as error:  # this one minds a key that is there twice
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     changes = []
@@ -100,6 +101,7 @@ def edit_yaml(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> list[str
     partial = target.with_name(f".{target.name}.new")
     with partial.open("w", encoding="utf-8") as file:
         editor.dump(tree, file)
+    shutil.copymode(target, partial)
     partial.replace(target)
     return changes
 

@@ -46,6 +46,7 @@ def test_the_limit_and_an_override(here: Path, write_documents: Callable[..., Pa
         (["--limit", "0", "--input", "x", "--output", "y"], "--limit 0: name at least one document"),
         (["--workers", "0", "--input", "x", "--output", "y"], "--workers 0: at least one is needed"),
         (["--input", "x"], "--input needs --output"),
+        (["--input", "x", "--output", "/"], "--output / is the root of all files"),
         (["--input", "x", "--output", "y"], "x does not exist"),
         ([], "params.yaml does not exist: `corpus init` writes one"),
     ],

@@ -97,8 +97,10 @@ def test_no_more_tasks_are_handed_over_than_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_task_that_no_node_has_room_for_is_refused() -> None:
-    with pytest.raises(UserError, match="a task wants 1 CPUs and 8 GPUs, and the Ray cluster has 2 and 0 in all"):
+    with pytest.raises(UserError, match="a task wants 1 CPUs, 8 GPUs and 0 MB, and the Ray cluster has 2, 0 and "):
         dict(run_tasks(square, [1], Cluster("local", gpus=8)))
+    with pytest.raises(UserError, match="and 9,999,999 MB, and the Ray"):
+        dict(run_tasks(square, [1], Cluster("local", memory_mb=9_999_999)))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The executor gives every result once, whatever dies on the way."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -44,6 +45,21 @@ def test_a_killed_worker_costs_a_retry_and_no_item(tmp_path: Path) -> None:
     for marker in markers[1:]:
         marker.write_text("fine")
     assert {name for _, name in run_tasks(die_once, markers, 2)} == {"0", "1", "2", "3", "4"}
+
+
+def test_a_worker_killed_while_it_has_nothing_to_do_is_replaced(tmp_path: Path) -> None:
+    """After one death items run one at a time; between two of them the caller works and the worker waits."""
+    markers = [tmp_path / str(number) for number in range(4)]
+    for marker in markers[1:]:
+        marker.touch()
+    results = {}
+    for marker, result in run_tasks(die_once, markers, 2):
+        results[marker] = result
+        if len(results) == 1:
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            time.sleep(0.3)
+    assert set(results) == set(markers)
 
 
 def test_an_item_that_always_kills_its_worker_is_named_and_not_its_neighbours() -> None:

@@ -107,9 +107,10 @@ def test_what_is_no_source_is_refused_before_anything_is_written(here: Path, sou
 
 
 def test_files_of_a_shells_pattern_come_together_but_a_few_stay_apart(here: Path) -> None:
-    assert gathered(["notes/a.txt", "notes/b.txt", "rows.jsonl"]) == ["notes/*.txt", "rows.jsonl"]
+    assert gathered(["notes/a.txt", "notes/b.txt", "rows.jsonl"], Path()) == ["notes/*.txt", "rows.jsonl"]
     Path("notes/c.txt").write_text("x")
-    assert gathered(["notes/a.txt", "notes/b.txt"]) == ["notes/a.txt", "notes/b.txt"]
+    assert gathered(["rows.jsonl", "more.jsonl"], Path()) == ["rows.jsonl", "more.jsonl"]  # beside the project's files
+    assert gathered(["notes/a.txt", "notes/b.txt"], Path()) == ["notes/a.txt", "notes/b.txt"]
 
 
 def test_names_differ(here: Path) -> None:

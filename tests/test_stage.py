@@ -169,6 +169,20 @@ def test_a_second_run_waits_and_is_then_refused(lengths: Run, monkeypatch: pytes
             execute(Lengths(), lengths)
 
 
+def test_what_finishes_a_run_has_its_output_for_itself(lengths: Run) -> None:
+    held = []
+
+    def finish() -> None:
+        for path in (lengths.home / "locks" / "store.lock", lengths.output.with_name(f".{lengths.output.name}.lock")):
+            with path.open() as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.append(path.name)
+        assert list(lengths.output.glob("*.parquet"))
+
+    execute(Lengths(), lengths, finish)
+    assert len(held) == 2
+
+
 def test_an_empty_corpus_is_refused(tmp_path: Path, write_documents: Callable[..., Path]) -> None:
     path = write_documents(tmp_path / "clean" / "part-a-0-00000.parquet", [])
     run = Run("lengths", Params(), (path,), tmp_path / "out", home=tmp_path / ".corpusmill", reports=None)

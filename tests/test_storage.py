@@ -323,7 +323,10 @@ def test_a_reader_overtaken_by_a_run_gets_the_new_files(
     ("damage", "sentence"),
     [
         (lambda data: data[:-1], "part-0.txt came with 5 bytes, not 6: it was cut or replaced there"),
-        (lambda data: data[::-1], "part-0.txt is not what was published, though as long: publish the folder again"),
+        (
+            lambda data: data[::-1],
+            "part-0.txt is not what was published, though as long: remove it and run",
+        ),
         (
             lambda data: None,
             r"part-0\.\w{8}\.txt is not there, though manifest.json names it: publish",

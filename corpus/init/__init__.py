@@ -45,7 +45,7 @@ def write_project(sources: Sequence[str], folder: Path) -> str:
     for name in ("params.yaml", "dvc.yaml"):
         if (folder / name).exists():
             raise UserError(f"{folder / name} is there already: name a new folder with --folder, or edit the file")
-    entries = [entry for source in gathered(sources) for entry in describe(source, folder)]
+    entries = [entry for source in gathered(sources, folder) for entry in describe(source, folder)]
     name_once(entries)
     Params.model_validate({"sources": entries})
     template = (TEMPLATES / "params.template.yaml").read_text("utf-8")
@@ -66,14 +66,18 @@ def write_project(sources: Sequence[str], folder: Path) -> str:
 # ---- from what was named to sources ----------------------------------------------------------------------------------
 
 
-def gathered(sources: Sequence[str]) -> list[str]:
-    """Join files that a shell made out of a pattern: those that are all of their kind in their folder."""
+def gathered(sources: Sequence[str], folder: Path) -> list[str]:
+    """Join files that a shell made out of a pattern: those that are all of their kind in their folder.
+
+    Not those beside the project's own: DVC would watch that folder for them, in which its outputs lie.
+    """
     result: list[str] = []
     for source in sources:
         path = Path(source)
         pattern = str(path.parent / f"*{path.suffix}")
         siblings = {str(other) for other in path.parent.glob(f"*{path.suffix}")} if path.is_file() else set()
-        whole = len(siblings) > 1 and siblings <= {str(Path(other)) for other in sources}
+        around = path.parent.resolve() in (folder.resolve(), *folder.resolve().parents)
+        whole = len(siblings) > 1 and not around and siblings <= {str(Path(other)) for other in sources}
         result.append(pattern if whole else source)
     return list(dict.fromkeys(result))
 

@@ -234,9 +234,19 @@ def code_revision(run: Run, project: Path) -> dict[str, Any] | None:
     return {"commit": commit, "changed": unchanged is None}
 
 
+_NO_RESULT: Any = {
+    "workers": True,
+    "execution": True,
+    "storage": True,
+    "shard": {"storage"},
+    "sources": {"__all__": {"storage"}},
+}
+
+
 def _sections(params: Params) -> dict[str, str]:
-    """The sections of the parameters as YAML, but for `workers`, which changes no result."""
-    tree = params.model_dump(mode="json", by_alias=True, exclude={"workers"}, exclude_none=True)
+    """The sections of the parameters as YAML, but for what changes no result: who works, and how storages are reached,
+    in which somebody may have put a secret."""
+    tree = params.model_dump(mode="json", by_alias=True, exclude=_NO_RESULT, exclude_none=True)
     return {name: yaml.safe_dump(value, allow_unicode=True, sort_keys=False) for name, value in tree.items()}
 
 
