@@ -10,6 +10,7 @@ import polars as pl
 from numba import njit
 
 from corpus.text.buffers import Texts
+from corpus.text.code_points import LETTERS_END, in_class
 from corpus.text.scripts import HAN, HANGUL, KANA, chinese_forms, common_han
 
 # What each character is counted as; the columns of the kernel's result.
@@ -44,18 +45,26 @@ def count_characters(texts: Texts) -> pl.DataFrame:
 @functools.cache
 def _kinds() -> npt.NDArray[np.uint8]:
     """Kind of each code point, by Polars' Unicode data."""
-    points = [point for point in range(0x40000) if not 0xD800 <= point < 0xE000]
+    simplified, traditional = chinese_forms()
+    kinds = np.full(_POINTS, KINDS.index("other"), np.uint8)
+    for blocks, name in ((HAN, "rare_han"), (HANGUL, "hangul")):
+        for block in in_class(blocks):
+            kinds[block] = KINDS.index(name)
+    for characters, name in (
+        (["々", "〇", *common_han()], "han"),
+        (traditional & common_han(), "traditional"),
+        (simplified, "simplified"),
+    ):
+        kinds[[ord(character) for character in characters]] = KINDS.index(name)
+    open_ones = kinds == KINDS.index("other")
+    open_ones[0xD800:0xF900] = open_ones[LETTERS_END:] = False  # surrogates, private use, tags
+    others = pl.DataFrame({"character": [chr(point) for point in np.flatnonzero(open_ones).tolist()]})
+    others = others.remove(pl.col("character").str.contains(r"^\p{Cn}$"))
     character = pl.col("character")
     upper = character.str.contains(r"^\p{Lu}$")
-    simplified, traditional = chinese_forms()
     rules = [
         (character.str.contains(r"^\s$"), "space"),
-        (character.is_in(sorted(simplified)), "simplified"),
-        (character.is_in(sorted(traditional & common_han())), "traditional"),
-        (character.is_in(["々", "〇", *sorted(common_han())]), "han"),
-        (character.str.contains(f"^[{HAN}]$"), "rare_han"),
         (character.str.contains(f"^[{KANA}]$"), "kana"),
-        (character.str.contains(f"^[{HANGUL}]$"), "hangul"),
         (character.str.contains(r"^\p{M}$"), "mark"),
         (character.str.contains(r"^\p{N}$"), "digit"),
         (character.str.contains(r"^\p{P}$"), "punctuation"),
@@ -68,8 +77,8 @@ def _kinds() -> npt.NDArray[np.uint8]:
     kind = pl.lit(KINDS.index("letter"))
     for condition, name in reversed(rules):
         kind = pl.when(condition).then(KINDS.index(name)).otherwise(kind)
-    kinds = np.full(_POINTS, KINDS.index("other"), np.uint8)
-    kinds[points] = pl.DataFrame({"character": [chr(point) for point in points]}).select(kind).to_series().to_numpy()
+    points = [ord(character) for character in others["character"].to_list()]
+    kinds[points] = others.select(kind).to_series().to_numpy()
     return kinds
 
 

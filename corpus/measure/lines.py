@@ -11,6 +11,7 @@ import polars as pl
 from numba import njit
 
 from corpus.text.buffers import Texts
+from corpus.text.code_points import LETTERS_END, in_categories, may_have_case, white_space
 
 COUNTS = (
     "split_lines",  # blank ones included
@@ -29,7 +30,7 @@ COUNTS = (
 _SPLIT_LINES, _BULLET_LINES, _ELLIPSIS_LINES, _HASHES, _ELLIPSES, _SPACED_WORDS, _SPACED_ALPHA_WORDS = range(7)
 _C4_LINES, _C4_SENTENCES, _LOREM_IPSUM, _CURLY_BRACKETS, _REFINEDWEB_WORDS = range(7, len(COUNTS))
 
-# Phrases that decide about a line in C4, whatever their case. They are looked for by their rarest letter.
+# Phrases that decide about a line in C4, whatever their case; looked for by their rarest letter and the one after it.
 _PHRASES = (
     *("lorem ipsum", "javascript"),
     *("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies"),
@@ -39,9 +40,10 @@ _LOREM, _JAVASCRIPT = 1, 2  # bits of what is found; all others: policies
 
 # Bits of the table of characters.
 _SPACE, _LETTER, _UPPER, _DIGIT, _BREAK, _LOWER, _NOTED = 1, 2, 4, 8, 16, 32, 64
+_MAY_END = 128  # of bytes: what ends a sentence begins with it
 _POINTS = 0x110000
 _LONGEST_WORD = 1_000  # characters; a line with a longer one is no text
-_ONE, _TWO, _THREE, _FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+_NONE, _ONE, _TWO, _THREE, _FOUR = (np.uint64(number) for number in range(5))
 
 _SENTENCE_END = re.compile(
     r"""[.!?]++["'”’)\]]*+ (?: \s++ (?![a-z]) | \Z )   # 3.14 and e.g. this go on
@@ -77,31 +79,32 @@ def count_sentences(line: str) -> int:
 def _characters() -> npt.NDArray[np.uint8]:
     """What Python's `str` says of each code point, in bits."""
     table = np.zeros(_POINTS, np.uint8)
-    for point in (*range(0x3400), *range(0xA000, 0xAC00), *range(0xD7A4, 0x20000)):
-        character = chr(point)
-        table[point] = (
-            _SPACE * character.isspace()
-            | _LETTER * character.isalpha()
-            | _UPPER * character.isupper()
-            | _DIGIT * character.isdecimal()
-            | _BREAK * (f"{character}.".splitlines()[0] == "")
-        )
-    for first, last in ((0x3400, 0xA000), (0xAC00, 0xD7A4), (0x20000, 0x323B0)):
-        table[first:last] = _LETTER
+    spaces = white_space()
+    table[spaces] = _SPACE
+    table[[point for point in spaces.tolist() if f"{chr(point)}.".splitlines()[0] == ""]] |= _BREAK
+    table[in_categories("L")] |= _LETTER
+    table[in_categories("Nd")] |= _DIGIT
+    table[[ord(character) for character in may_have_case() if character.isupper()]] |= _UPPER
+    table[LETTERS_END:0x323B0] = _LETTER
     table[ord("a") : ord("z") + 1] |= _LOWER
     table[[ord(character) for character in "#.…[{\u212a"]] |= _NOTED
+    table[[mark.encode()[0] for mark in ".!?。！？"]] |= _MAY_END
     return table
 
 
 @functools.cache
 def _phrases() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """The phrases in a row, where each begins, the place of its rarest letter, and by letter the bits of those."""
-    rarest = [phrase.index(min(phrase, key=_BY_RARITY.index)) for phrase in _PHRASES]
+    """The phrases in a row, where each begins, the place of its rarest letter, and two rows of bits by letter.
+
+    They say of which phrases a letter is the rarest, and of which it is the one after that.
+    """
+    rarest = [phrase.index(min(phrase[:-1], key=_BY_RARITY.index)) for phrase in _PHRASES]
     joined = "".join(_PHRASES).encode()
     starts = np.cumsum([0, *map(len, _PHRASES)], dtype=np.int64)
-    triggers = np.zeros(256, np.uint8)
+    triggers = np.zeros((2, 256), np.uint8)
     for number, (phrase, place) in enumerate(zip(_PHRASES, rarest, strict=True)):
-        triggers[[ord(phrase[place]), ord(phrase[place].upper())]] |= 1 << number
+        for row, letter in enumerate(phrase[place : place + 2]):
+            triggers[row, [ord(letter), ord(letter.upper())]] |= 1 << number
     return np.frombuffer(joined, np.uint8), starts, np.array(rarest, np.int64), triggers
 
 
@@ -138,53 +141,45 @@ def _count_lines(data, offsets, characters, phrases, phrase_starts, rarest, trig
         own = counts[number]
         dots_end = at  # up to where dots belong to an ellipsis that was counted
         while at < end:
-            # From `first` to `last` the line is without white space at its ends.
+            # No branch at the ends of words, which a processor cannot foresee: each character is added to all counts.
+            # From `first` to `last` the line is without white space at its ends; `space`, `letters` and `begin` are of
+            # the character before, of its word so far, and the length of the line before that word.
             first, last = at, at
-            length, upper, digits, words = 0, 0, 0, 0
-            long_word, brackets, curly = False, False, False
-            its, width = np.uint8(0), _ONE
+            length, upper, digits, words, alpha_words = 0, 0, 0, 0, 0
+            space, letters, begin, longest_word = 1, 0, 0, 0
+            brackets, curly = False, False
+            its, width = 0, _ONE
             while at < end:
                 point, width = np.uint64(data[at]), _ONE
                 if point >= 0x80:
                     point, width = _character_at(data, at, end)
-                its = characters[point]
-                if its & _BREAK:
-                    break
-                if its & _SPACE:
-                    length += 1
-                    at += width
-                    continue
-                if words == 0:
-                    first = at
-                words += 1
-                before, seen = length, np.uint8(0)
-                while not its & _SPACE:  # a break is white space too
-                    seen |= its
-                    length += 1
-                    upper += (its & _UPPER) != 0
-                    digits += (its & _DIGIT) != 0
-                    if its & _NOTED:
-                        if point == 0x2E:
-                            if at >= dots_end and _are_dots(data, at, end):
-                                own[_ELLIPSES] += 1
-                                dots_end = at + _THREE
-                        else:
-                            own[_HASHES] += point == 0x23
-                            own[_ELLIPSES] += point == 0x2026
-                            curly |= point == 0x7B
-                            brackets |= point == 0x5B or point == 0x212A  # the Kelvin sign, whose small letter is a k
-                    at += width
-                    if at >= end:
+                its = int(characters[point])
+                if its & (_BREAK | _NOTED):
+                    if its & _BREAK:
                         break
-                    point, width = np.uint64(data[at]), _ONE
-                    if point >= 0x80:
-                        point, width = _character_at(data, at, end)
-                    its = characters[point]
-                last = at
-                own[_SPACED_ALPHA_WORDS] += (seen & _LETTER) != 0
-                long_word |= length - before > _LONGEST_WORD
-                if its & _BREAK:
-                    break
+                    if point == 0x2E:
+                        if at >= dots_end and _are_dots(data, at, end):
+                            own[_ELLIPSES] += 1
+                            dots_end = at + _THREE
+                    else:
+                        own[_HASHES] += point == 0x23
+                        own[_ELLIPSES] += point == 0x2026
+                        curly |= point == 0x7B
+                        brackets |= point == 0x5B or point == 0x212A  # the Kelvin sign, whose small letter is a k
+                before, space = space, its & _SPACE
+                alpha_words += letters & space
+                letters = (letters | its >> 1 & 1) & ~space
+                upper += its >> 2 & 1
+                digits += its >> 3 & 1
+                first = at if words == 0 else first
+                words += before & ~space
+                begin = length if before else begin
+                length += 1
+                longest_word = max(longest_word, 0 if space else length - begin)
+                at += width
+                last = last if space else at
+            alpha_words += letters
+            own[_SPACED_ALPHA_WORDS] += alpha_words
             if at < end:  # over the break
                 at += _TWO if data[at] == 0x0D and at + _ONE < end and data[at + _ONE] == 0x0A else width
             own[_SPLIT_LINES] += 1
@@ -197,23 +192,31 @@ def _count_lines(data, offsets, characters, phrases, phrase_starts, rarest, trig
             )
             if upper > 0.5 * length or digits > 0.999999 * length or words < 2:
                 own[_REFINEDWEB_WORDS] += words
-            if long_word or words < 3:
+            if longest_word > _LONGEST_WORD or words < 3:
                 continue
-            line, start, stop = data, first, last
             if brackets:
-                line, start = without_citations, np.uint64(0)
                 stop = _cut_citations(data, first, last, characters, without_citations)
-            if stop == start or not _ends_c4_line(line, start, stop):
-                continue
-            found = _find_phrases(line, start, stop, phrases, phrase_starts, rarest, triggers)
-            if found & _LOREM:
-                own[_LOREM_IPSUM] += 1
-            elif not found & _JAVASCRIPT:
-                if curly:
-                    own[_CURLY_BRACKETS] += 1
-                elif not found:
-                    own[_C4_LINES] += 1
-                    own[_C4_SENTENCES] += _count_sentences(line, start, stop, characters)
+                _count_c4_line(
+                    without_citations, _NONE, stop, curly, characters, phrases, phrase_starts, rarest, triggers, own
+                )
+            else:
+                _count_c4_line(data, first, last, curly, characters, phrases, phrase_starts, rarest, triggers, own)
+
+
+@njit(nogil=True, cache=True)
+def _count_c4_line(line, start, end, curly, characters, phrases, phrase_starts, rarest, triggers, own):
+    """What C4's rules say of a line of at least three words, none too long; `curly`: it has a curly bracket."""
+    if end == start or not _ends_c4_line(line, start, end):
+        return
+    found = _find_phrases(line, start, end, phrases, phrase_starts, rarest, triggers)
+    if found & _LOREM:
+        own[_LOREM_IPSUM] += 1
+    elif not found & _JAVASCRIPT:
+        if curly:
+            own[_CURLY_BRACKETS] += 1
+        elif not found:
+            own[_C4_LINES] += 1
+            own[_C4_SENTENCES] += _count_sentences(line, start, end, characters)
 
 
 @njit(nogil=True, cache=True)
@@ -254,7 +257,7 @@ def _cut_citations(data, start, end, characters, line):
             if _starts_with(data, at, end, b"[citation needed]"):
                 at += np.uint64(17)
                 continue
-        if _is(data, at, end, 0x212A):
+        if data[at] == 0xE2 and _is(data, at, end, 0x212A):
             line[length] = 0x6B
             at += _THREE
         else:
@@ -286,8 +289,8 @@ def _ends_c4_line(line, start, end):
 def _find_phrases(line, start, end, phrases, phrase_starts, rarest, triggers):
     """Bits of the phrases that a line holds, in any case of its letters."""
     found = 0
-    for place in range(start, end):
-        candidates = triggers[line[place]]
+    for place in range(start, end - _ONE):
+        candidates = triggers[0, line[place]] & triggers[1, line[place + _ONE]]
         if not candidates:
             continue
         for number in range(rarest.shape[0]):
@@ -316,8 +319,7 @@ def _count_sentences(line, start, end, characters):
     sentences, after_last = 0, start
     at = start
     while at < end:
-        byte = line[at]
-        if not (byte == 0x2E or byte == 0x21 or byte == 0x3F or byte == 0xE3 or byte == 0xEF):  # none begins otherwise
+        if not characters[line[at]] & _MAY_END:
             at += _ONE
             continue
         point, width = _character_at(line, at, end)

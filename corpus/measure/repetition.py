@@ -10,6 +10,7 @@ import polars as pl
 from numba import njit
 
 from corpus.text.buffers import Texts
+from corpus.text.code_points import sentence_terminals, white_space
 from corpus.text.segment import Spans
 
 TOP_GRAMS = (2, 3, 4)
@@ -76,10 +77,9 @@ def count_repeated_grams(spans: Spans) -> pl.DataFrame:
 @functools.cache
 def _characters() -> npt.NDArray[np.uint8]:
     """White space as Python has it, and the marks that end sentences by Unicode's property."""
-    every = pl.Series([chr(point) for point in range(0x20000) if not 0xD800 <= point < 0xE000])
     table = np.zeros(_POINTS, np.uint8)
-    table[[ord(mark) for mark in every.filter(every.str.contains(r"^\p{Sentence_Terminal}$"))]] = _TERMINAL
-    table[[point for point in range(0x3001) if chr(point).isspace()]] |= _SPACE
+    table[[ord(mark) for mark in sentence_terminals()]] = _TERMINAL
+    table[white_space()] |= _SPACE
     return table
 
 

@@ -28,7 +28,7 @@ from corpus.text.buffers import Texts
 from corpus.text.segment import WORDS_VIEW, segment, words_view
 
 READS = ("clean",)
-VERSION = 2
+VERSION = 3
 
 SIGNALS = columns()
 BATCH_BYTES = 4_000_000  # of text measured at once: bounds memory; a longer document takes up to 65 bytes a byte

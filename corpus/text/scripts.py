@@ -39,6 +39,7 @@ def common_han() -> frozenset[str]:
     return frozenset({*_of_charset("gb2312"), *frequent})
 
 
+@functools.cache
 def _of_charset(name: str) -> dict[str, bytes]:
     """The Han characters of a national character set, and their codes."""
     han = [chr(point) for point in range(0x4E00, 0xA000)]

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import functools
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 from numba import njit
 
 from corpus.text.buffers import Texts
+from corpus.text.code_points import LETTERS_END, in_categories, in_class, may_have_case, sentence_terminals, white_space
 from corpus.text.scripts import HANGUL, UNSPACED
 
 WORDS_VIEW = 2
@@ -45,7 +44,6 @@ _JOINS_LETTERS, _JOINS_DIGITS, _JOINS_ALL = (
 _FLAGS, _FOLD = np.uint32(6), np.uint32(11)  # where they begin; five bits and 21
 
 _POINTS = 0x110000
-_LETTERS_END = 0x20000  # above are ideographs, tags and private use
 _SEED = np.uint64(0xCBF29CE484222325)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _FINISHER = np.uint64(0xD6E8FEB86659FD93)
@@ -161,9 +159,10 @@ def lm_view() -> View:
     roles, flags, folds = (table.copy() for table in _characters())
     joins = np.zeros(_POINTS, np.uint32)
     joins[[ord("'"), ord("’")]] = _JOINS_LETTERS
-    _set(roles, HANGUL, _SINGLE)
+    for block in in_class(HANGUL):
+        roles[block] = _SINGLE
     roles[ord("\n")], flags[ord("\n")] = _LINE_END, IS_LINE_END
-    folds[[point for point in range(_LETTERS_END) if unicodedata.category(chr(point)) == "Nd"]] = ord("0")
+    folds[in_categories("Nd")] = ord("0")
     return _packed(roles, joins, flags, folds)
 
 
@@ -175,23 +174,21 @@ def _packed(roles: _Table, joins: _Table, flags: _Table, folds: _Table) -> View:
 
 @functools.cache
 def _characters() -> tuple[_Table, _Table, _Table]:
-    """Role, flags and lower case of each code point, from this Python's Unicode data; some 0.2 s."""
-    characters = [chr(point) for point in range(_LETTERS_END)]
-    categories = np.array([unicodedata.category(character) for character in characters])
-    first = categories.astype("U1")
+    """Role, flags and lower case of each code point, from this Python's Unicode data."""
     roles = np.full(_POINTS, _PUNCTUATION, np.uint32)
     flags = np.full(_POINTS, HAS_NO_MARK, np.uint32)
     folds = np.arange(_POINTS, dtype=np.uint32)
-    for kind, role in (("L", _LETTER), ("N", _DIGIT), ("M", _EXTENDS)):
-        roles[:_LETTERS_END][first == kind] = role
-    roles[:_LETTERS_END][categories == "Cf"] = _EXTENDS  # invisible: soft hyphens, joiners
-    roles[[point for point, character in enumerate(characters[:0x3001]) if character.isspace()]] = _SPACE
-    roles[_LETTERS_END:0x40000] = _LETTER
+    for category, role in (("L", _LETTER), ("N", _DIGIT), ("M", _EXTENDS), ("Cf", _EXTENDS)):  # soft hyphens, joiners
+        roles[in_categories(category)] = role
+    roles[white_space()] = _SPACE
+    roles[LETTERS_END:0x40000] = _LETTER
     flags[roles == _LETTER] |= HAS_LETTER
     flags[roles == _DIGIT] |= HAS_NUMBER
     flags[_marks()] &= np.uint32(~HAS_NO_MARK & 0xFF)
-    folds[:_LETTERS_END] = [ord(_lower(character)) for character in characters]
-    _set(roles, UNSPACED, _SINGLE)
+    for character in may_have_case():
+        folds[ord(character)] = ord(_lower(character))
+    for block in in_class(UNSPACED):
+        roles[block] = _SINGLE
     flags[roles == _SINGLE] |= IS_UNSPACED
     return roles, flags, folds
 
@@ -206,17 +203,9 @@ def _marks() -> list[int]:
 
     Not Unicode's category: `·`, `•` and `§` are none of them, `=`, `～` and control characters are.
     """
-    every = pl.Series([chr(point) for point in range(_LETTERS_END) if not 0xD800 <= point < 0xE000])
-    ends = every.filter(every.str.contains(r"^\p{Sentence_Terminal}$")).to_list()
     marks = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~" + "«´»–—“”„’…∶━►、。〈〉《》「」【】％（），．１：；？！～"
-    controls = [point for point in range(0xA0) if unicodedata.category(chr(point)) == "Cc"]
-    return [ord(mark) for mark in [*marks, *ends]] + controls
-
-
-def _set(table: _Table, characters: str, value: int) -> None:
-    """Give a value to all characters of the inside of a character class."""
-    for first, last in re.findall(r"(.)(?:-(.))?", characters):
-        table[ord(first) : ord(last or first) + 1] = value
+    controls = [*range(0x20), *range(0x7F, 0xA0)]
+    return [ord(mark) for mark in marks + sentence_terminals()] + controls
 
 
 # ---- kernel ----------------------------------------------------------------------------------------------------------

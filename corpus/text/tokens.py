@@ -9,8 +9,6 @@ no copy.
 from __future__ import annotations
 
 import functools
-import itertools
-import re
 import unicodedata
 from typing import NamedTuple
 
@@ -19,6 +17,7 @@ import numpy.typing as npt
 from numba import njit
 
 from corpus.text.buffers import Texts
+from corpus.text.code_points import LETTERS_END, in_categories, in_class, may_have_case
 from corpus.text.scripts import HANGUL, UNSPACED
 
 SHINGLE_VIEW = 2  # raise it when the tokens of a text, or their hashes, change
@@ -97,26 +96,26 @@ def _with_texts(texts: Texts, others: dict[int, str]) -> Texts:
 
 @functools.cache
 def _characters() -> _Characters:
-    """The tables, from this Python's Unicode data; some 40 ms."""
+    """The tables, from this Python's Unicode data."""
     roles = np.full(_PLANES, _SEPARATES, np.uint8)
     folds = np.arange(_PLANES, dtype=np.uint32)
     expansions: list[list[int]] = []
-    roles[0x4E00:0xA000] = roles[0xAC00:0xD7A4] = roles[0x20000:] = _IS_TOKEN  # what needs no look at each
-    for point in itertools.chain(range(0x4E00), range(0xA000, 0xAC00), range(0xD7A4, 0x20000)):
-        character = chr(point)
+    for categories, role in ((("L", "N"), _IN_WORD), (("M",), _IS_MARK), (("Cf",), _IS_PASSED_OVER)):
+        roles[in_categories(*categories)] = role
+    for character in may_have_case():
         folded = character.casefold()
-        category = unicodedata.category(folded[0])
-        roles[point] = {"L": _IN_WORD, "N": _IN_WORD, "M": _IS_MARK}.get(category[0], _SEPARATES)
-        if category == "Cf":
-            roles[point] = _IS_PASSED_OVER
-        elif len(folded) > 1:
-            roles[point] |= _FOLDS_TO_SEVERAL
-            folds[point] = len(expansions)
+        if folded == character:
+            continue
+        roles[ord(character)] = roles[ord(folded[0])]
+        if len(folded) > 1:
+            roles[ord(character)] |= _FOLDS_TO_SEVERAL
+            folds[ord(character)] = len(expansions)
             expansions.append([*map(ord, folded), 0, 0][:3])
         else:
-            folds[point] = ord(folded)
-    for first, last in re.findall(r"(.)(?:-(.))?", UNSPACED + HANGUL):
-        roles[ord(first) : ord(last or first) + 1] = _IS_TOKEN
+            folds[ord(character)] = ord(folded)
+    for block in in_class(UNSPACED + HANGUL):
+        roles[block] = _IS_TOKEN
+    roles[LETTERS_END:] = _IS_TOKEN
     for character in "'’＇":
         roles[ord(character)] = _IS_PASSED_OVER
     roles[_composing()] |= _MAY_COMPOSE
@@ -130,18 +129,17 @@ def _composing() -> list[int]:
 
     They are combining marks, whose order may be wrong; what NFC replaces; and second halves of what it composes.
     """
-    found = {*range(0x1100, 0x1200)}  # conjoining jamo
-    for point in itertools.chain(
-        range(0x300, 0x4E00), range(0xA000, 0xAC00), range(0xF900, 0x1F200), range(0x2F800, 0x2FA20)
-    ):
-        character = chr(point)
-        if unicodedata.combining(character) or not _is_nfc(character):
-            found.add(point)
-    for point in range(0xA0, 0x1F200):
-        decomposition = unicodedata.decomposition(chr(point))
-        if decomposition and not decomposition.startswith("<"):
-            found.update(int(half, 16) for half in decomposition.split()[1:])
-    return sorted(found)
+    jamo = range(0x1100, 0x1200)  # they are composed by a rule
+    marks = [point for point in in_categories("M").tolist() if unicodedata.combining(chr(point))]
+    characters = [chr(point) for point in (*range(0xA0, LETTERS_END), *range(0x2F800, 0x2FA20))]
+    decomposed = {
+        character: decomposition.split()
+        for character, decomposition in zip(characters, map(unicodedata.decomposition, characters), strict=True)
+        if decomposition and not decomposition.startswith("<")
+    }
+    replaced = [ord(character) for character in decomposed if not _is_nfc(character)]
+    second = [int(half, 16) for halves in decomposed.values() for half in halves[1:]]
+    return sorted({*jamo, *marks, *replaced, *second})
 
 
 @njit(nogil=True, cache=True)
