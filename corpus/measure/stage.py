@@ -86,9 +86,10 @@ def measure(documents: pl.DataFrame, params: Measure, topics: Mapping[str, Topic
 
 def _counts(texts: Texts, languages: Sequence[str | None], params: Measure) -> pl.DataFrame:
     """What the kernels count."""
-    by_jieba = [_segmenter(language, params) == "jieba" for language in languages]
+    of_language = {language: (_segmenter(language, params), list_number(language)) for language in set(languages)}
+    by_jieba = [of_language[language][0] == "jieba" for language in languages]
     spans = segment(texts, words_view(), joined_by_jieba(texts, by_jieba) if any(by_jieba) else None, places=False)
-    lists = np.array([list_number(language) for language in languages], np.int64)
+    lists = np.array([of_language[language][1] for language in languages], np.int64)
     return pl.concat(
         [
             count_characters(texts),
