@@ -10,6 +10,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from corpus import given
 from corpus.addresses import local_input
 from corpus.cli import STAGES, check_numbers, params_file, run_and_tell, stage_module, workers_of
@@ -50,6 +52,7 @@ def run_stages(options: argparse.Namespace) -> None:
         read = [name for name in code.READS if name in (*stages, *lying, code.READS[0])]
         inputs = tuple(stage_folder(root / "data", name) for name in read)
         run_and_tell(code, run_of(options, params, root, stage, inputs))
+        pa.default_memory_pool().release_unused()  # the next stage would come on top of what allocators keep
     if options.export and last:
         print(export_documents(last, options.export, "jsonl", False, root / "data"))
 

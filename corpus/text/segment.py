@@ -156,7 +156,7 @@ def words_view() -> View:
 @functools.cache
 def lm_view() -> View:
     """What the language model reads: `LM_VIEW`. Line ends are tokens, numbers and names fall into their pieces."""
-    roles, flags, folds = (table.copy() for table in _characters())
+    roles, flags, folds = _characters()
     joins = np.zeros(_POINTS, np.uint32)
     joins[[ord("'"), ord("’")]] = _JOINS_LETTERS
     for block in in_class(HANGUL):
@@ -167,12 +167,13 @@ def lm_view() -> View:
 
 
 def _packed(roles: _Table, joins: _Table, flags: _Table, folds: _Table) -> View:
-    view: View = roles | joins | flags << _FLAGS | folds << _FOLD
+    flags <<= _FLAGS
+    folds <<= _FOLD
+    view: View = roles | joins | flags | folds
     view.flags.writeable = False
     return view
 
 
-@functools.cache
 def _characters() -> tuple[_Table, _Table, _Table]:
     """Role, flags and lower case of each code point, from this Python's Unicode data."""
     roles = np.full(_POINTS, _PUNCTUATION, np.uint32)
