@@ -167,10 +167,10 @@ def _count_lines(data, offsets, characters, phrases, phrase_starts, rarest, trig
                         curly |= point == 0x7B
                         brackets |= point == 0x5B or point == 0x212A  # the Kelvin sign, whose small letter is a k
                 before, space = space, its & _SPACE
-                alpha_words += letters & space
-                letters = (letters | its >> 1 & 1) & ~space
-                upper += its >> 2 & 1
-                digits += its >> 3 & 1
+                alpha_words += space * (letters != 0)
+                letters = 0 if space else letters | its & _LETTER
+                upper += (its & _UPPER) != 0
+                digits += (its & _DIGIT) != 0
                 first = at if words == 0 else first
                 words += before & ~space
                 begin = length if before else begin
@@ -178,7 +178,7 @@ def _count_lines(data, offsets, characters, phrases, phrase_starts, rarest, trig
                 longest_word = max(longest_word, 0 if space else length - begin)
                 at += width
                 last = last if space else at
-            alpha_words += letters
+            alpha_words += letters != 0
             own[_SPACED_ALPHA_WORDS] += alpha_words
             if at < end:  # over the break
                 at += _TWO if data[at] == 0x0D and at + _ONE < end and data[at + _ONE] == 0x0A else width
