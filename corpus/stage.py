@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
@@ -18,6 +19,7 @@ import resource
 import shutil
 import time
 import unicodedata
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -69,6 +71,7 @@ class Run:
     # What a run adds up as it goes: parts and documents worked on, or taken as stored; and what it took of the store.
     work: Counter[str] = dataclasses.field(default_factory=Counter)
     used: set[Path] = dataclasses.field(default_factory=set)
+    linked: dict[Path, str] = dataclasses.field(default_factory=dict)  # digests of files of the store, by their paths
 
     @property
     def crew(self) -> Workers:
@@ -108,7 +111,7 @@ def execute(stage: Stage, run: Run, finish: Callable[[], None] | None = None) ->
     Raises UserError for what the user can mend and StageError where the law is broken; the output is then as before.
     """
     started = time.perf_counter()
-    run = dataclasses.replace(run, output=run.output.resolve(), work=Counter(), used=set())
+    run = dataclasses.replace(run, output=run.output.resolve(), work=Counter(), used=set(), linked={})
     if not run.output.name:
         raise UserError(f"--output {run.output} is the root of all files: name a folder in it")
     with locked(run.home / "locks" / "store.lock", run.home, shared=True), locked_output(run.output):
@@ -139,6 +142,8 @@ def execute(stage: Stage, run: Run, finish: Callable[[], None] | None = None) ->
             write_json(use, {"output": str(run.output), "entries": entries})
             if finish:
                 finish()
+            for path, digest in run.linked.items():  # now that all links to these files are made, and removed
+                _remember_digest(run.home, path, digest)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         if run.reports is not None:
@@ -271,10 +276,10 @@ def map_parts(
     store = run.home / "parts" / run.stage
     entries = {
         part: store
-        / digest_of(json.dumps([version, part.name, part.rows, extra, [_known_digest(run, f) for f in part.files]]))
+        / digest_of(json.dumps([version, part.name, part.rows, extra, [known_digest(run.home, f) for f in part.files]]))
         for part in parts
     }
-    todo = [(part, entry) for part, entry in entries.items() if not is_whole(entry)]
+    todo = [(part, entry) for part, entry in entries.items() if not is_whole(entry, run.home)]
     anew, rows = sum(part.rows for part, _ in todo), sum(part.rows for part in parts)
     run.work.update(parts=len(todo), documents=anew)
     run.work.update(stored_parts=len(parts) - len(todo), stored_documents=rows - anew)
@@ -284,47 +289,70 @@ def map_parts(
             bar.update()
     run.used.update(entries.values())
     for entry in entries.values():
-        for path in sorted(entry.iterdir()):
-            if path.name not in ("metrics.json", SEAL):
-                link(path, run.output / path.name)
+        for name, digest in sorted(_sealed(entry).items()):
+            if name != "metrics.json":
+                link(entry / name, run.output / name)
+                run.linked[entry / name] = digest
     return [json.loads((entry / "metrics.json").read_text()) for entry in entries.values()]
 
 
 def _fill_entry(function: Callable[[Part, Path], Metrics], task: tuple[Part, Path]) -> None:
     """Work on a part in a folder of this process's own, which becomes the entry of the store when it is whole."""
     part, entry = task
-    partial = entry.with_name(f"{entry.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.partial")  # no other's, on any machine
     partial.mkdir(parents=True)
     try:
         write_json(partial / "metrics.json", function(part, partial), indent=None)
         if changed := [stamp[0] for stamp in part.stamps[: len(part.files)] if stamp != _stamp(Path(stamp[0]))]:
             raise StageError(f"{changed[0]} changed while it was read: run again")  # its key is of what it was before
         seal(partial)
-        with contextlib.suppress(OSError):  # another run was faster: its entry has the same bytes
-            partial.rename(entry)
+        become_entry(partial, entry)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def seal(entry: Path) -> None:
     """Write down what an entry of the store holds, before it becomes one."""
-    write_json(entry / SEAL, _digests_in(entry))
+    write_json(entry / SEAL, {path.name: file_digest(path) for path in _contents(entry)})
 
 
-def _digests_in(entry: Path) -> dict[str, str]:
-    return {path.name: file_digest(path) for path in entry.iterdir() if path.name != SEAL}
+def _sealed(entry: Path) -> dict[str, str]:
+    """The digests of what an entry of the store holds, by name, as they were written down."""
+    sealed: dict[str, str] = json.loads((entry / SEAL).read_text("utf-8"))
+    return sealed
 
 
-def is_whole(entry: Path) -> bool:
-    """Whether an entry of the store holds what was written; if not, nothing of it is left."""
+def _contents(entry: Path) -> list[Path]:
+    return [path for path in entry.iterdir() if path.name != SEAL]
+
+
+def become_entry(partial: Path, entry: Path) -> None:
+    """Make a sealed folder an entry of the store, unless another run was faster: its entry has the same bytes."""
     try:
-        whole = bool(json.loads((entry / SEAL).read_text("utf-8")) == _digests_in(entry))
+        partial.rename(entry)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+
+
+def is_whole(entry: Path, home: Path) -> bool:
+    """Whether an entry of the store holds what was written; if not, nothing of it is left."""
+    if _holds_what_was_sealed(entry, home):
+        return True
+    aside = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.partial")
+    with contextlib.suppress(FileNotFoundError):  # there is none, or another run has seen it too
+        entry.rename(aside)
+        if _holds_what_was_sealed(aside, home):  # another run has just put a good one there
+            become_entry(aside, entry)
+        shutil.rmtree(aside, ignore_errors=True)
+    return False
+
+
+def _holds_what_was_sealed(entry: Path, home: Path) -> bool:
+    try:
+        return _sealed(entry) == {path.name: known_digest(home, path) for path in _contents(entry)}
     except (OSError, ValueError):
-        whole = False
-    if not whole:
-        shutil.rmtree(entry, ignore_errors=True)
-    return whole
+        return False
 
 
 def annotate(
@@ -485,23 +513,37 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)).hexdigest()
 
 
-def _known_digest(run: Run, path: Path) -> str:
-    """The digest of a file, remembered by inode, size and times: a threshold edit need not read all texts.
+def known_digest(home: Path, path: Path) -> str:
+    """The digest of a file, remembered as long as its inode, size and times stay: a threshold edit reads no texts.
 
-    The time of change of the inode is among them: unlike that of the content nobody can set it back.
+    The time of change of the inode is among them: unlike that of the content nobody can set it back. A further link to
+    the file changes it too, which is why `execute` remembers the digests of what it has linked once more.
     """
-    stat = path.stat()
-    times = f"{stat.st_mtime_ns} {stat.st_ctime_ns}"
-    known = run.home / "digests" / digest_of(f"{stat.st_dev} {stat.st_ino} {stat.st_size} {times}")
-    remembered = known.read_text("ascii", "replace") if known.exists() else ""
-    if len(remembered) == 2 * DIGEST_BYTES:
-        return remembered
-    known.parent.mkdir(parents=True, exist_ok=True)
-    partial = known.with_suffix(f".{os.getpid()}.partial")
+    memo, state = _memo(home, path)
+    try:
+        remembered, _, digest = memo.read_text("ascii").rpartition(" ")
+    except (OSError, ValueError):
+        remembered, digest = "", ""
+    if remembered == state and len(digest) == 2 * DIGEST_BYTES:
+        return digest
     digest = file_digest(path)
-    partial.write_text(digest)
-    partial.replace(known)
+    _remember_digest(home, path, digest, state)  # if it has changed meanwhile, the state of before is of no file
     return digest
+
+
+def _remember_digest(home: Path, path: Path, digest: str, state: str = "") -> None:
+    memo, state_now = _memo(home, path)
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    partial = memo.with_name(f"{memo.name}.{uuid.uuid4().hex}.partial")
+    partial.write_text(f"{state or state_now} {digest}", "ascii")
+    partial.replace(memo)
+
+
+def _memo(home: Path, path: Path) -> tuple[Path, str]:
+    """Where the digest of a file is remembered, one for each inode, and the state of the file that it is true of."""
+    stat = path.stat()
+    state = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+    return home / "digests" / digest_of(f"{stat.st_dev} {stat.st_ino}"), state
 
 
 def digest_of(text: str) -> str:

@@ -131,7 +131,7 @@ def gather(
                 )
             entry = _entry(source, home, before) if limit is None else None
             folder = entry or work / f"{_name(source)}-written"
-            if not is_whole(folder):
+            if not is_whole(folder, home):
                 partial = _partial(folder)
                 partial.mkdir(parents=True)
                 try:
