@@ -345,6 +345,7 @@ def run_and_tell(code: Stage, run: Run, target: Target | None = None) -> None:
         print(summary(run, metrics, seconds, size, output), flush=True)
         return
     known = {name: metrics[name] for name in ("rows", "dropped_by_reason", "notes") if name in metrics}
+    known |= {"work": dict(run.work)} if run.work else {}
     log("done", stage=run.stage, seconds=round(seconds, 3), bytes_read=size, output=output, **known)
 
 
@@ -420,17 +421,21 @@ def stage_module(name: str) -> Stage:
 
 
 def summary(run: Run, metrics: Metrics, seconds: float, size: int, output: str) -> str:
-    """A line: what came in, what became of it, where it is, how long it took; and one for each thing to know before
-    going on. `size` is that of the input, in bytes as they lie on disk."""
+    """A line: what came in, how much of it was worked on where parts came from the store, what became of it, where it
+    is, how long it took; and one for each thing to know before going on. `size` is that of the input, in bytes as they
+    lie on disk."""
     rows = metrics["rows"]
-    parts = [f"{rows['in']:,} in"]
+    stored = run.work["stored_documents"]
+    # Of what was not worked on a speed says nothing.
+    worked_on = run.work["documents"] if stored else rows["in"]
+    parts = [f"{rows['in']:,} in" + (f" ({worked_on:,} worked on)" if stored else "")]
     if rows["generated"]:
         parts.append(f"{rows['generated']:,} generated")
     parts += [f"{rows['kept']:,} kept", f"{rows['dropped']:,} dropped"]
     reasons = sorted(metrics.get("dropped_by_reason", {}).items(), key=lambda item: -item[1])[:3]
     named = ", ".join(f"{reason} {count:,}" for reason, count in reasons if count)
-    speed = f", {rows['in'] / seconds:,.0f} rows/s" if rows["in"] and seconds else ""
-    speed += f", {size / 1e6 / seconds:.3g} MB/s" if size and seconds else ""
+    speed = f", {worked_on / seconds:,.0f} rows/s" if worked_on and seconds else ""
+    speed += f", {size / 1e6 / seconds:.3g} MB/s" if size and seconds and not stored else ""
     took = f"{seconds:.1f} s{speed}"
     notes = list(metrics.get("notes", []))
     if rows["in"] and not rows["kept"]:

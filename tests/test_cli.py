@@ -33,6 +33,38 @@ def test_a_stage_works_on_any_parquet_with_id_and_text(here: Path, capsys: pytes
     assert not Path("reports").exists()
 
 
+def test_of_a_corpus_that_grew_the_line_says_what_was_worked_on(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    write_documents: Callable[..., Path],
+) -> None:
+    write_documents(here / "documents" / "part-a-0-00000.parquet", TEXTS[:4], lang="en")
+    options = ["--input", "documents", "--output", "signals", "--workers", "1", "--set", "measure.topics.count=0"]
+    assert main(["measure", *options]) == 0
+    write_documents(here / "documents" / "part-a-1-00000.parquet", TEXTS[4:], lang="en")
+    capsys.readouterr()
+    assert main(["measure", *options]) == 0
+    grown = r"measure: 7 in \(3 worked on\), 7 kept, 0 dropped → signals in [\d.]+ s, [\d,]+ rows/s\n"
+    assert re.fullmatch(grown, capsys.readouterr().out)
+    assert main(["measure", *options]) == 0
+    assert re.fullmatch(r"measure: 7 in \(0 worked on\), .* in [\d.]+ s\n", capsys.readouterr().out)
+    monkeypatch.setenv("CORPUSMILL_LOG", "json")
+    assert main(["measure", *options]) == 0
+    done = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert done["work"] == {"parts": 0, "documents": 0, "stored_parts": 2, "stored_documents": 7}
+
+
+def test_scrape_says_which_sources_it_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        Path(f"{name}.txt").write_text(f"A note, number {name}.")
+        assert (
+            main(["scrape", "--input", *(str(path) for path in sorted(here.glob("*.txt"))), "--output", "pages"]) == 0
+        )
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("scrape: 1 in, 1 kept") and second.startswith("scrape: 2 in (1 worked on), 2 kept")
+
+
 def test_the_limit_and_an_override(here: Path, write_documents: Callable[..., Path]) -> None:
     write_documents(here / "documents.parquet", TEXTS, lang="en")
     options = ["--input", "documents.parquet", "--output", "out", "--limit", "3", "--set", "measure.mattr_window=5"]
