@@ -344,8 +344,9 @@ def run_and_tell(code: Stage, run: Run, target: Target | None = None) -> None:
     if not logs_json():
         print(summary(run, metrics, seconds, size, output), flush=True)
         return
-    known = {name: metrics[name] for name in ("rows", "dropped_by_reason", "notes") if name in metrics}
-    known |= {"work": dict(run.work)} if run.work else {}
+    known: Metrics = {name: metrics[name] for name in ("rows", "dropped_by_reason", "notes") if name in metrics}
+    if run.work:
+        known["work"] = dict(run.work)
     log("done", stage=run.stage, seconds=round(seconds, 3), bytes_read=size, output=output, **known)
 
 
