@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from corpus import __version__
 from corpus.errors import StageError, UserError, is_lack_of_memory
 from corpus.executor import default_workers, die_with_parent
 
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Arrow's own allocator keeps some 50 MB of what it has read. It is chosen when Arrow is first imported.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     parser = argparse.ArgumentParser("corpus", description="Build, inspect and export a corpus.")
+    parser.add_argument("--version", action="version", version=f"corpusmill {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, (purpose, _) in STAGES.items():
         command = commands.add_parser(stage, help=purpose, description=purpose)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,6 +176,12 @@ def test_for_machines_progress_and_outcome_are_lines_of_json(here: Path) -> None
     assert all(event["seconds"] >= 0 for event in events)
     told = [(event["stage"], event["done"], event["unit"]) for event in events if event["event"] == "progress"]
     assert ("rows", 60, "row") in told
+
+
+def test_the_version_is_that_of_the_package(here: Path) -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+    for program in ("corpus", "train"):
+        assert command(here, program, "--version").stdout == f"corpusmill {project['version']}\n"
 
 
 def test_the_verdict_needs_scores(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
