@@ -56,6 +56,17 @@ def test_of_a_corpus_that_grew_the_line_says_what_was_worked_on(
     assert done["work"] == {"parts": 0, "documents": 0, "stored_parts": 2, "stored_documents": 7}
 
 
+def test_the_store_may_be_a_link_to_another_place(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("elsewhere").mkdir()
+    Path(".corpusmill").symlink_to("elsewhere")
+    Path("note.txt").write_text("A note.")
+    for _ in range(2):
+        assert main(["scrape", "--input", "note.txt", "--output", "pages"]) == 0
+        assert main(["gc"]) == 0
+    assert "scrape: 1 in (0 worked on), 1 kept" in capsys.readouterr().out
+    assert Path(".corpusmill").is_symlink() and any(Path("elsewhere/parts/scrape").iterdir())
+
+
 def test_scrape_says_which_sources_it_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("one", "two"):
         Path(f"{name}.txt").write_text(f"A note, number {name}.")

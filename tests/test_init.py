@@ -145,7 +145,7 @@ def test_names_differ(here: Path) -> None:
 
 def test_the_command_says_what_to_do_next(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "docs"]) == 0
-    assert "git init && dvc init && dvc repro" in capsys.readouterr().out
+    assert "git init && dvc init && git add --all && git commit -m sources && dvc repro" in capsys.readouterr().out
     assert main(["init", "docs"]) == 2
 
 

@@ -272,7 +272,8 @@ def next_steps(folder: Path, entries: list[dict[str, Any]], missing: list[str]) 
         + ", ".join(f"{entry['name']} ({entry['kind']})" for entry in entries)
         + ".",
         f"  {go}corpus run --limit 1000     a dry pass over the first 1,000 documents of each source, into try/",
-        f"  {go}git init && dvc init && dvc repro     the whole graph, up to the fine-tuned model and reports/",
+        f"  {go}git init && dvc init && git add --all && git commit -m sources && dvc repro",
+        "                                   the whole graph, up to the fine-tuned model and reports/",
         "  python -m corpus.report.plots_template .dvc/plots.html && dvc config plots.html_template plots.html",
         "                                   once, so that `dvc plots show` works without a network",
         "The language models in data/reference/ and the evaluation sets in data/evaluation/ are general samples:",
