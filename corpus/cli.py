@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from corpus import __version__
 from corpus.errors import StageError, UserError, is_lack_of_memory
 from corpus.executor import default_workers, die_with_parent
 
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Arrow's own allocator keeps some 50 MB of what it has read. It is chosen when Arrow is first imported.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     parser = argparse.ArgumentParser("corpus", description="Build, inspect and export a corpus.")
+    parser.add_argument("--version", action="version", version=f"corpusmill {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, (purpose, _) in STAGES.items():
         command = commands.add_parser(stage, help=purpose, description=purpose)
@@ -344,7 +346,9 @@ def run_and_tell(code: Stage, run: Run, target: Target | None = None) -> None:
     if not logs_json():
         print(summary(run, metrics, seconds, size, output), flush=True)
         return
-    known = {name: metrics[name] for name in ("rows", "dropped_by_reason", "notes") if name in metrics}
+    known: Metrics = {name: metrics[name] for name in ("rows", "dropped_by_reason", "notes") if name in metrics}
+    if run.work:
+        known["work"] = dict(run.work)
     log("done", stage=run.stage, seconds=round(seconds, 3), bytes_read=size, output=output, **known)
 
 
@@ -420,17 +424,21 @@ def stage_module(name: str) -> Stage:
 
 
 def summary(run: Run, metrics: Metrics, seconds: float, size: int, output: str) -> str:
-    """A line: what came in, what became of it, where it is, how long it took; and one for each thing to know before
-    going on. `size` is that of the input, in bytes as they lie on disk."""
+    """A line: what came in, how much of it was worked on where parts came from the store, what became of it, where it
+    is, how long it took; and one for each thing to know before going on. `size` is that of the input, in bytes as they
+    lie on disk."""
     rows = metrics["rows"]
-    parts = [f"{rows['in']:,} in"]
+    stored = run.work["stored_documents"]
+    # Of what was not worked on a speed says nothing.
+    worked_on = run.work["documents"] if stored else rows["in"]
+    parts = [f"{rows['in']:,} in" + (f" ({worked_on:,} worked on)" if stored else "")]
     if rows["generated"]:
         parts.append(f"{rows['generated']:,} generated")
     parts += [f"{rows['kept']:,} kept", f"{rows['dropped']:,} dropped"]
     reasons = sorted(metrics.get("dropped_by_reason", {}).items(), key=lambda item: -item[1])[:3]
     named = ", ".join(f"{reason} {count:,}" for reason, count in reasons if count)
-    speed = f", {rows['in'] / seconds:,.0f} rows/s" if rows["in"] and seconds else ""
-    speed += f", {size / 1e6 / seconds:.3g} MB/s" if size and seconds else ""
+    speed = f", {worked_on / seconds:,.0f} rows/s" if worked_on and seconds else ""
+    speed += f", {size / 1e6 / seconds:.3g} MB/s" if size and seconds and not stored else ""
     took = f"{seconds:.1f} s{speed}"
     notes = list(metrics.get("notes", []))
     if rows["in"] and not rows["kept"]:

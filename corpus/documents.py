@@ -168,7 +168,7 @@ def aligned_batches(
             )
     if total == 0:
         empty = [
-            pl.DataFrame(file.schema_arrow.empty_table()).select(names)
+            pl.DataFrame(pa.Table.from_batches([], file.schema_arrow)).select(names)
             for file, names in zip(opened, wanted, strict=True)
         ]
         yield pl.concat([empty[0], *(frame.drop("id") for frame in empty[1:])], how="horizontal")

@@ -68,7 +68,7 @@ class Run:
     workers: int = 1
     cluster: Cluster | None = None  # does the tasks in place of this machine's processes
     limit: int | None = None
-    # What a run adds up as it goes: parts and documents worked on, or taken as stored; and what it took of the store.
+    # What a run adds up as it goes: parts (or sources) and documents worked on, or stored; what it took of the store.
     work: Counter[str] = dataclasses.field(default_factory=Counter)
     used: set[Path] = dataclasses.field(default_factory=set)
     linked: dict[Path, str] = dataclasses.field(default_factory=dict)  # digests of files of the store, by their paths
@@ -111,7 +111,8 @@ def execute(stage: Stage, run: Run, finish: Callable[[], None] | None = None) ->
     Raises UserError for what the user can mend and StageError where the law is broken; the output is then as before.
     """
     started = time.perf_counter()
-    run = dataclasses.replace(run, output=run.output.resolve(), work=Counter(), used=set(), linked={})
+    run.work.clear()  # and no new one: whoever called reads it afterwards
+    run = dataclasses.replace(run, output=run.output.resolve(), used=set(), linked={})
     if not run.output.name:
         raise UserError(f"--output {run.output} is the root of all files: name a folder in it")
     with locked(run.home / "locks" / "store.lock", run.home, shared=True), locked_output(run.output):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,36 +76,120 @@ def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
 def edit_yaml(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Set keys of sections, `{"pack": {"length": 512}}`; a line for each that changed.
 
-    The file is replaced whole. Raises UserError where it is not YAML; it is then as it was.
+    Nothing else of the text changes, where a value or a new key is a matter of one line. The file is replaced whole.
+    Raises UserError where it is not YAML; it is then as it was.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    editor = YAML()
-    editor.preserve_quotes, editor.width = True, 10_000
-    editor.indent(mapping=2, sequence=4, offset=2)
-    editor.representer.add_representer(
-        type(None), lambda dump, _: dump.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
+    with path.open(encoding="utf-8", newline="") as file:
+        text = file.read()
     try:
-        tree = editor.load(path.read_text("utf-8")) or {}
+        tree = YAML().load(text) or {}
     except YAMLError as error:  # this one minds a key that is there twice
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     changes = []
     for section, settings in sections.items():
-        if tree.get(section) is None:
-            tree[section] = {}
         for key, new in settings.items():
-            if (old := tree[section].get(key, "default")) != new:
+            if (old := (tree.get(section) or {}).get(key, "default")) != new:
                 changes.append(f"{section}.{key}: {_shown(old)} → {_shown(new)}")
-                tree[section][key] = new
-    target = path.resolve()  # a link stays one
-    partial = target.with_name(f".{target.name}.new")
-    with partial.open("w", encoding="utf-8") as file:
-        editor.dump(tree, file)
-    shutil.copymode(target, partial)
-    partial.replace(target)
+                text = _with_value(text, section, key, new)
+    if changes:
+        target = path.resolve()  # a link stays one
+        partial = target.with_name(f".{target.name}.new")
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        shutil.copymode(target, partial)
+        partial.replace(target)
     return changes
+
+
+def _with_value(text: str, section: str, key: str, value: Any) -> str:
+    """A YAML text in which a section's key has a value; what follows from it is checked by reading it."""
+    wanted = yaml.safe_load(text) or {}
+    wanted[section] = (wanted.get(section) or {}) | {key: value}
+    spliced = _spliced(text, section, key, value)
+    try:
+        if spliced is not None and yaml.safe_load(spliced) == wanted:
+            return spliced
+    except yaml.YAMLError:  # an anchor was in the value, say
+        pass
+    return _dumped_anew(text, section, key, value)
+
+
+def _spliced(text: str, section: str, key: str, value: Any) -> str | None:
+    """The text with one value replaced, or one line more; None where it takes more than that.
+
+    >>> _spliced("pack: # rows\\n    length:   512 # tokens\\n", "pack", "length", 1024)
+    'pack: # rows\\n    length:   1024 # tokens\\n'
+    >>> _spliced("pack:\\n    length: 512 # tokens\\n", "pack", "seed", {"a": [1]})
+    'pack:\\n    length: 512 # tokens\\n    seed: {a: [1]}\\n'
+    """
+    written = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=math.inf).strip()[1:-1]
+    newline = "\r\n" if "\r\n" in text else "\n"
+    root = yaml.compose(text, yaml.SafeLoader)
+    known = {name.value: node for name, node in root.value} if isinstance(root, yaml.MappingNode) else {}
+    if section not in known:
+        between = "" if not text or text.endswith("\n") else newline
+        return f"{text}{between}{section}:{newline}  {key}: {written}{newline}"
+    settings = known[section]
+    if not isinstance(settings, yaml.MappingNode) or not settings.value:
+        return None
+    for name, node in settings.value:
+        if name.value == key:
+            start, end = node.start_mark.index, node.end_mark.index
+            return text[:start] + written + text[end:] if _is_within_a_line(node) and end > start else None
+    name, last = settings.value[-1]
+    if settings.flow_style or not _is_within_a_line(last) or last.end_mark.index < name.end_mark.index:  # an alias
+        return None
+    line = text.find("\n", last.end_mark.index) + 1 or len(text)
+    between = "" if text[:line].endswith("\n") else newline
+    return f"{text[:line]}{between}{' ' * settings.value[0][0].start_mark.column}{key}: {written}{newline}{text[line:]}"
+
+
+def _is_within_a_line(node: yaml.Node) -> bool:
+    """Whether a value ends where it seems to: no block of lines, with comments perhaps."""
+    if isinstance(node, yaml.ScalarNode):
+        return node.style not in ("|", ">")
+    return isinstance(node, yaml.CollectionNode) and bool(node.flow_style)
+
+
+def _dumped_anew(text: str, section: str, key: str, value: Any) -> str:
+    """The same by a program that keeps comments, order and quotes, and how far the first list is indented, but writes
+    all lines anew."""
+    from ruamel.yaml import YAML
+
+    editor = YAML()
+    editor.preserve_quotes, editor.width = True, 10_000
+    offset = _list_offset(yaml.compose(text, yaml.SafeLoader))
+    offset = 2 if offset is None else offset
+    editor.indent(mapping=2, sequence=2 + offset, offset=offset)
+    editor.representer.add_representer(
+        type(None), lambda dump, _: dump.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    tree = editor.load(text) or {}
+    if tree.get(section) is None:
+        tree[section] = {}
+    tree[section][key] = value
+    result = io.StringIO()
+    editor.dump(tree, result)
+    return result.getvalue()
+
+
+def _list_offset(node: yaml.Node | None) -> int | None:
+    """How far the dashes of the first list stand to the right of its key; None where there is no list of lines.
+
+    >>> [_list_offset(yaml.compose(text)) for text in ("a:\\n- b: 1\\n", "a: [1]\\nb:\\n  c: # d\\n    - e\\n", "a: 1")]
+    [0, 2, None]
+    """
+    if isinstance(node, yaml.SequenceNode):
+        return next((found for one in node.value if (found := _list_offset(one)) is not None), None)
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(value, yaml.SequenceNode) and value.value and not value.flow_style:
+            return int(value.start_mark.column - key.start_mark.column)
+        if (found := _list_offset(value)) is not None:
+            return found
+    return None
 
 
 def _shown(value: object) -> str:

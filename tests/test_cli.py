@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,49 @@ def test_a_stage_works_on_any_parquet_with_id_and_text(here: Path, capsys: pytes
     assert pl.read_parquet("signals/mine.parquet")["n_chars"].to_list() == [len(text) for text in TEXTS]
     assert json.loads(Path("signals/metrics.json").read_text())["rows"]["in"] == 7
     assert not Path("reports").exists()
+
+
+def test_of_a_corpus_that_grew_the_line_says_what_was_worked_on(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    write_documents: Callable[..., Path],
+) -> None:
+    write_documents(here / "documents" / "part-a-0-00000.parquet", TEXTS[:4], lang="en")
+    options = ["--input", "documents", "--output", "signals", "--workers", "1", "--set", "measure.topics.count=0"]
+    assert main(["measure", *options]) == 0
+    write_documents(here / "documents" / "part-a-1-00000.parquet", TEXTS[4:], lang="en")
+    capsys.readouterr()
+    assert main(["measure", *options]) == 0
+    grown = r"measure: 7 in \(3 worked on\), 7 kept, 0 dropped → signals in [\d.]+ s, [\d,]+ rows/s\n"
+    assert re.fullmatch(grown, capsys.readouterr().out)
+    assert main(["measure", *options]) == 0
+    assert re.fullmatch(r"measure: 7 in \(0 worked on\), .* in [\d.]+ s\n", capsys.readouterr().out)
+    monkeypatch.setenv("CORPUSMILL_LOG", "json")
+    assert main(["measure", *options]) == 0
+    done = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert done["work"] == {"parts": 0, "documents": 0, "stored_parts": 2, "stored_documents": 7}
+
+
+def test_the_store_may_be_a_link_to_another_place(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("elsewhere").mkdir()
+    Path(".corpusmill").symlink_to("elsewhere")
+    Path("note.txt").write_text("A note.")
+    for _ in range(2):
+        assert main(["scrape", "--input", "note.txt", "--output", "pages"]) == 0
+        assert main(["gc"]) == 0
+    assert "scrape: 1 in (0 worked on), 1 kept" in capsys.readouterr().out
+    assert Path(".corpusmill").is_symlink() and any(Path("elsewhere/parts/scrape").iterdir())
+
+
+def test_scrape_says_which_sources_it_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        Path(f"{name}.txt").write_text(f"A note, number {name}.")
+        assert (
+            main(["scrape", "--input", *(str(path) for path in sorted(here.glob("*.txt"))), "--output", "pages"]) == 0
+        )
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("scrape: 1 in, 1 kept") and second.startswith("scrape: 2 in (1 worked on), 2 kept")
 
 
 def test_the_limit_and_an_override(here: Path, write_documents: Callable[..., Path]) -> None:
@@ -143,6 +187,12 @@ def test_for_machines_progress_and_outcome_are_lines_of_json(here: Path) -> None
     assert all(event["seconds"] >= 0 for event in events)
     told = [(event["stage"], event["done"], event["unit"]) for event in events if event["event"] == "progress"]
     assert ("rows", 60, "row") in told
+
+
+def test_the_version_is_that_of_the_package(here: Path) -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+    for program in ("corpus", "train"):
+        assert command(here, program, "--version").stdout == f"corpusmill {project['version']}\n"
 
 
 def test_the_verdict_needs_scores(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,5 @@
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,28 @@ def test_the_files_lie_where_asked_and_point_at_the_sources(here: Path) -> None:
     assert "cd new/project" in write_project(["docs"], Path("other")).replace("other", "new/project")
 
 
+def test_files_at_addresses_are_sources_that_dvc_does_not_watch(here: Path) -> None:
+    Path("data").mkdir()
+    write_project(["rows.jsonl", "s3://bucket/logs/*.jsonl.zst", "https://example.org/rows.parquet"], Path())
+    _, logs, table = load(Path("params.yaml")).sources
+    assert isinstance(logs, RowSource) and (logs.name, logs.path) == ("logs", "s3://bucket/logs/*.jsonl.zst")
+    assert isinstance(table, RowSource) and (table.kind, table.path) == ("parquet", "https://example.org/rows.parquet")
+    graph = yaml.safe_load(Path("dvc.yaml").read_text("utf-8"))["stages"]
+    assert graph["scrape"]["deps"] == ["rows.jsonl"]
+
+
+def test_git_ignores_what_stages_write_also_before_dvc_has_run(here: Path) -> None:
+    write_project(["rows.jsonl"], Path())
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    graph = yaml.safe_load(Path("dvc.yaml").read_text("utf-8"))["stages"]
+    for output in (out for stage in graph.values() for out in stage["outs"]):
+        path, tracked = (output, False) if isinstance(output, str) else (next(iter(output)), True)
+        ignored = subprocess.run(["git", "check-ignore", "--quiet", path]).returncode == 0
+        assert ignored is not tracked, path
+    for path in ("data/reference/en.txt", "data/evaluation/en.jsonl", "params.yaml", "dvc.lock"):
+        assert subprocess.run(["git", "check-ignore", "--quiet", path]).returncode == 1, path
+
+
 def test_what_is_there_already_stays(here: Path) -> None:
     Path("dvc.yaml").write_text("mine")
     Path(".gitignore").write_text("mine")
@@ -94,8 +117,8 @@ def test_what_is_there_already_stays(here: Path) -> None:
         ("odd.doc", r"odd\.doc is no source"),
         ("empty", r"empty holds no \.html"),
         ("none/*.txt", r"none/\*\.txt matches no file"),
-        ("ftp://example.org/", "is no web address"),
-        ("s3://bucket/rows.jsonl", "is no web address; name what lies on object storage in params.yaml"),
+        ("foo://example.org/rows.jsonl", "foo:// is no address that can be read"),
+        ("s3://bucket/rows", r"name files, such as s3://bucket/rows/\*\.jsonl, or write into params\.yaml"),
         ("docs/*.html", "name docs"),
     ],
 )
@@ -122,7 +145,7 @@ def test_names_differ(here: Path) -> None:
 
 def test_the_command_says_what_to_do_next(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "docs"]) == 0
-    assert "git init && dvc init && dvc repro" in capsys.readouterr().out
+    assert "git init && dvc init && git add --all && git commit -m sources && dvc repro" in capsys.readouterr().out
     assert main(["init", "docs"]) == 2
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from corpus import __version__
 from corpus.cli import add_stage_options, chosen_params, guarded, run_stage, stage_module, stage_run
 
 STAGES = {  # in the order of the graph: what each is for, and its module
@@ -20,6 +21,7 @@ STAGES = {  # in the order of the graph: what each is for, and its module
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `train`. Returns the exit code: 0, 1 for a failed stage, 2 for the user's mistakes."""
     parser = argparse.ArgumentParser("train", description="Fine-tune a model on the corpus and score it.")
+    parser.add_argument("--version", action="version", version=f"corpusmill {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, (purpose, _) in STAGES.items():
         command = commands.add_parser(stage, help=purpose, description=purpose)

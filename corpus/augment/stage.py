@@ -31,7 +31,8 @@ VERSION = 2
 
 GENERATED = DOCUMENT.append(pa.field("kept", pa.bool_())).append(pa.field("reasons", pa.list_(pa.string())))
 DEFAULTS = {"kept": True, "split": "train", **{name: None for name in DOCUMENT.names if name not in ("id", "text")}}
-_MESSAGES = pl.DataFrame(DOCUMENT.empty_table()).schema["messages"]
+# No empty_table(): it has Arrow import Pandas, which every process would hold.
+_MESSAGES = pl.DataFrame(pa.Table.from_batches([], DOCUMENT)).schema["messages"]
 SYNTHESIS_PART = f"part-{synthesis.METHOD}.parquet"
 ASKED_AT_ONCE = 100  # answers that are judged together
 

@@ -60,7 +60,7 @@ def read_columns(index: Path) -> pl.DataFrame:
     """id, n_chars, exact, comparable of the documents of a part."""
     columns = ["id", "n_chars", "exact", "comparable"]
     batches = [pl.DataFrame(batch) for batch in _read(index, columns)]
-    return pl.concat(batches) if batches else pl.DataFrame(_INDEX.empty_table()).select(columns)
+    return pl.concat(batches) if batches else pl.DataFrame(pa.Table.from_batches([], _INDEX)).select(columns)
 
 
 def read_signatures(index: Sequence[Path], places: Places, num_perm: int, budget: Budget) -> Signatures:

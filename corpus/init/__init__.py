@@ -6,11 +6,12 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from fsspec.registry import known_implementations
 
 from corpus.errors import UserError
 from corpus.params import Params
@@ -27,8 +28,9 @@ TEXTS = (
 NAMED = ".html, .jsonl, .parquet, .csv, .warc or .txt"  # what messages say; SUFFIXES has all
 IGNORED = {
     ".gitignore": [
-        *(".corpusmill/", ".venv/", "reports/*.timing.json", "reports/*.trace.json", "/try/"),
-        *("/data/.*.lock", "/data/.*.outdated", "/data/.*.partial"),  # of killed runs
+        *(".corpusmill", ".venv/", "/try/", "/dvc_plots/"),  # the first may be a link to another disk
+        *("/reports/*.timing.json", "/reports/*.trace.json", "/reports/compare.html"),
+        *("/data/.*.lock", "/data/.*.outdated", "/data/.*.partial", "/reports/.*.partial"),  # of killed runs
     ],
     ".dvcignore": [".corpusmill", ".venv", "__pycache__"],
 }
@@ -38,8 +40,8 @@ def write_project(sources: Sequence[str], folder: Path) -> str:
     """Write params.yaml and dvc.yaml for some sources into a folder; also trusted and pinned texts, if it lacks them.
 
     A web address becomes a `site`, a folder one source for its pages or for each kind of rows in it, a file or a
-    pattern with `*` a source of its kind; files that are all of their kind in their folder become one pattern. Returns
-    what to print.
+    pattern with `*`, here or at an address, a source of its kind; files that are all of their kind in their folder
+    become one pattern. Nothing is read from a network. Returns what to print.
     Raises UserError, before anything is written, where a file is there already or a source is not.
     """
     for name in ("params.yaml", "dvc.yaml"):
@@ -49,16 +51,18 @@ def write_project(sources: Sequence[str], folder: Path) -> str:
     name_once(entries)
     Params.model_validate({"sources": entries})
     template = (TEMPLATES / "params.template.yaml").read_text("utf-8")
-    inputs = sorted({local_dependency(entry["path"]) for entry in entries if "path" in entry})
+    paths = [entry["path"] for entry in entries if "path" in entry]
+    inputs = sorted({local_dependency(path) for path in paths if "://" not in path})
     in_checkout = (folder / "corpus" / "init").is_dir()
     folder.mkdir(parents=True, exist_ok=True)
     missing = provide_texts(folder)
+    graph = (TEMPLATES / "graph.template.yaml").read_text("utf-8")
     for name, lines in IGNORED.items():
         if not (folder / name).exists():
-            (folder / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+            written = [*lines, *(f"/{path}" for path in cached_outputs(graph))] if name == ".gitignore" else lines
+            (folder / name).write_text("".join(f"{line}\n" for line in written), "utf-8")
     params = without_settings_of_the_sample(with_sources(template, render(entries)))
     (folder / "params.yaml").write_text(params, "utf-8")
-    graph = (TEMPLATES / "graph.template.yaml").read_text("utf-8")
     (folder / "dvc.yaml").write_text(with_dependencies(graph, inputs, code=in_checkout), "utf-8")
     return next_steps(folder, entries, missing)
 
@@ -84,11 +88,9 @@ def gathered(sources: Sequence[str], folder: Path) -> list[str]:
 
 def describe(source: str, folder: Path) -> list[dict[str, Any]]:
     """The entries of `sources:` for what was named. Paths are as seen from the project's folder."""
-    scheme, found, _ = source.partition("://")
-    if found and scheme.lower() not in ("http", "https"):
-        raise UserError(f"{source} is no web address; name what lies on object storage in params.yaml: docs/sources.md")
-    if found:
-        return [describe_site(source)]
+    source = source.removeprefix("file://")
+    if "://" in source:
+        return [describe_address(source)]
     path = Path(source)
     if "*" in source:
         kinds = sorted({kind for found in path.parent.glob(path.name) if (kind := kind_of(found))})
@@ -112,13 +114,41 @@ def describe(source: str, folder: Path) -> list[dict[str, Any]]:
     return [{"name": stem or "source", "kind": kind, "path": seen} for kind in kinds]
 
 
-def kind_of(path: Path) -> str | None:
+def kind_of(path: PurePath) -> str | None:
     """The kind of source that a file is of, compressed or not; None if of none.
 
     >>> kind_of(Path("a/tickets.jsonl.zst")), kind_of(Path("crawl.warc.gz")), kind_of(Path("photo.png"))
     ('jsonl', 'warc', None)
     """
     return next((kind for kind in SUFFIXES if is_of_kind(path.name, kind)), None)
+
+
+def describe_address(address: str) -> dict[str, Any]:
+    """What lies at an address, as far as it says so itself: a web site, or files of a kind.
+
+    >>> describe_address("s3://bucket/crawl/*.warc.gz")
+    {'name': 'crawl', 'kind': 'warc', 'path': 's3://bucket/crawl/*.warc.gz'}
+    >>> describe_address("https://example.org/rows.parquet")["kind"], describe_address("https://a.org/b.html")["kind"]
+    ('parquet', 'site')
+    """
+    scheme, _, rest = address.partition("://")
+    path = PurePosixPath(rest.partition("?")[0] if scheme.startswith("http") else rest)
+    kind = kind_of(path)
+    if scheme.lower() in ("http", "https") and kind in (None, "html", "text"):  # of text there are pages that show it
+        return describe_site(address)
+    if scheme not in known_implementations:
+        raise UserError(f"{address}: {scheme}:// is no address that can be read: docs/storage.md says which")
+    if kind is None or "/" not in rest:
+        stem = re.sub(r"[^A-Za-z0-9]+", "_", path.name).strip("_") or "files"
+        raise UserError(
+            f"{address} does not say what lies there: name files, such as {address.rstrip('/')}/*.jsonl, or write into"
+            f" params.yaml, under sources, - {{name: {stem}, kind: jsonl, path: {address!r}}}"
+        )
+    return {
+        "name": path.parent.name if "*" in path.name else path.name.partition(".")[0],
+        "kind": kind,
+        "path": address,
+    }
 
 
 def describe_site(address: str) -> dict[str, Any]:
@@ -204,6 +234,17 @@ def yaml_word(text: str) -> str:
     return yaml.safe_dump([text], default_flow_style=True, allow_unicode=True, width=10_000).strip()[1:-1]
 
 
+def cached_outputs(graph: str) -> list[str]:
+    """What the stages of a dvc.yaml write for DVC and not for git. DVC has git ignore it from the first `dvc repro` on,
+    but a stage may be run by hand before.
+
+    >>> cached_outputs("stages: {a: {outs: [data/a, {reports/a.json: {cache: false}}]}}")
+    ['data/a']
+    """
+    stages = yaml.safe_load(graph)["stages"].values()
+    return [output for stage in stages for output in stage["outs"] if isinstance(output, str)]
+
+
 def local_dependency(path: str) -> str:
     """What DVC watches of a source: the file or folder, and of a pattern its folder."""
     return str(Path(path).parent) if "*" in path else path
@@ -231,7 +272,8 @@ def next_steps(folder: Path, entries: list[dict[str, Any]], missing: list[str]) 
         + ", ".join(f"{entry['name']} ({entry['kind']})" for entry in entries)
         + ".",
         f"  {go}corpus run --limit 1000     a dry pass over the first 1,000 documents of each source, into try/",
-        f"  {go}git init && dvc init && dvc repro     the whole graph, up to the fine-tuned model and reports/",
+        f"  {go}git init && dvc init && git add --all && git commit -m sources && dvc repro",
+        "                                   the whole graph, up to the fine-tuned model and reports/",
         "  python -m corpus.report.plots_template .dvc/plots.html && dvc config plots.html_template plots.html",
         "                                   once, so that `dvc plots show` works without a network",
         "The language models in data/reference/ and the evaluation sets in data/evaluation/ are general samples:",

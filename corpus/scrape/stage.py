@@ -75,7 +75,8 @@ def run(run: Run) -> Metrics:
     sources = sources_of_paths(run.inputs) if run.inputs else with_storage(run.params)
     if not sources:
         raise UserError("sources: there is none: name a site, a folder or a file in params.yaml, or use --input")
-    metrics = gather(sources, run.params.scrape, run.home, run.output, run.limit, run.params.forget, run.crew, run.used)
+    scrape, forget = run.params.scrape, run.params.forget
+    metrics = gather(sources, scrape, run.home, run.output, run.limit, forget, run.crew, run.used, run.work)
     if metrics["rows"]["in"] == 0:
         raise UserError(f"sources: no document in {', '.join(s.name for s in sources)}: name files or pages with text")
     return metrics
@@ -104,14 +105,15 @@ def gather(
     forget: Forget | None = None,
     crew: Workers = 1,
     used: set[Path] | None = None,
+    done: Counter[str] | None = None,
 ) -> Metrics:
     """Write the parts of all sources into a folder; an id that an earlier source or row brought is dropped.
 
     The parts of unchanged files come from the store, if the sources before them brought the same ids as then. What is
     read of other files and of datasets lies in `home`/scrape, segment by segment, until all parts are written: killed
     and run again, it goes on after the last whole segment. The order of segments, not who made them, decides the bytes.
-    One run at a time uses that folder. `used` gets what is taken of the store. Raises UserError where another run does
-    not let go of it.
+    One run at a time uses that folder. `used` gets what is taken of the store, `done` the sources and documents worked
+    on or stored. Raises UserError where another run does not let go of it.
     """
     forget = forget or Forget()
     must_go = forgetter(forget)
@@ -131,7 +133,8 @@ def gather(
                 )
             entry = _entry(source, home, before) if limit is None else None
             folder = entry or work / f"{_name(source)}-written"
-            if not is_whole(folder, home):
+            known = is_whole(folder, home)
+            if not known:
                 partial = _partial(folder)
                 partial.mkdir(parents=True)
                 try:
@@ -160,6 +163,9 @@ def gather(
             for path in [] if merged else folder.glob("part-*"):
                 link(path, output / path.name)
             total.append(json.loads((folder / "metrics.json").read_text("utf-8")))
+            if done is not None:
+                kind = "stored_" if known else ""
+                done.update({f"{kind}sources": 1, f"{kind}documents": total[-1]["rows"]["in"]})
         for parts in to_merge.values():
             merge_parts(parts, scrape.part_mb * 1e6, output)
         if stored:  # all of it: also what killed runs left of files or settings that have changed since

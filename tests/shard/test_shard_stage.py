@@ -345,8 +345,9 @@ def test_a_bucket_comes_in_few_pieces(tmp_path: Path, write_documents: Callable[
     assert order.read_bucket(bucket, tmp_path).height == 9_000
 
 
-def test_no_worker_holds_pandas() -> None:
-    program = "import sys, corpus.shard.stage; sys.exit('pandas' in sys.modules)"
+@pytest.mark.parametrize("stage", ["dedup", "augment", "shard"])
+def test_no_worker_holds_pandas(stage: str) -> None:
+    program = f"import sys, corpus.{stage}.stage; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
