@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import errno
 import json
 import re
@@ -222,6 +223,12 @@ def read_manifest(place: Place) -> bytes:
         return b""
 
 
+def stamp_of(info: Mapping[str, Any]) -> str:
+    """What a storage tells of a file's state; empty where that is nothing. Some give a time in two ways."""
+    value = next((info[key] for key in STAMPS if info.get(key) is not None), "")
+    return str(value.timestamp() if isinstance(value, datetime.datetime) else value)
+
+
 def list_objects(place: Place) -> dict[str, Mapping[str, Any]]:
     """What a storage says of each file in a folder, by name; empty where there is no such folder."""
     place.files.invalidate_cache()
@@ -356,13 +363,9 @@ def _listed(place: Place) -> list[_Wanted]:
         if name and not is_inside(name):
             raise UserError(f"{place.address} holds {name!r}, which can be no file here: rename it")
     return [
-        _Wanted(name, place.path(name) if name else place.root, info.get("size"), None, _stamp(info))
+        _Wanted(name, place.path(name) if name else place.root, info.get("size"), None, stamp_of(info))
         for name, info in sorted(found.items())
     ]
-
-
-def _stamp(info: Mapping[str, Any]) -> str:
-    return next((str(info[key]) for key in STAMPS if info.get(key) is not None), "")
 
 
 def _mirror(place: Place, wanted: list[_Wanted], home: Path) -> Path:
@@ -422,7 +425,7 @@ def _content(place: Place, wanted: _Wanted, objects: Path) -> str:
             raise UserError(f"{shown} came with {size:,} bytes, not {wanted.size:,}: it was cut or replaced there")
         if wanted.digest and digest != wanted.digest:
             raise UserError(f"{shown} is not what was published, though as long: remove it and run its stage again")
-        if wanted.stamp and _stamp(place.files.info(wanted.path)) != wanted.stamp:
+        if wanted.stamp and stamp_of(place.files.info(wanted.path)) != wanted.stamp:
             raise UserError(f"{shown} changed while it was fetched: run this again when nobody writes there")
         key = key or digest
         keep(partial, objects / key)

@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 from fastwarc.stream_io import Lz4Reader, ZstdReader
 
-from corpus.errors import UserError
-from corpus.storage import STAMPS, no_bucket, reason
+from corpus.errors import StageError, UserError
+from corpus.storage import no_bucket, reason, stamp_of
 
 SUFFIXES = {
     "jsonl": (".jsonl", ".ndjson"),
@@ -141,8 +141,7 @@ def _list_remote(location: str, kind: str, storage: Storage) -> list[FileEntry]:
 
 
 def _remote_entry(files: Any, path: str, info: Mapping[str, Any], name: str) -> FileEntry:
-    stamp = next((str(info[key]) for key in STAMPS if info.get(key) is not None), "")
-    return FileEntry(files.unstrip_protocol(path), readable_name(name), info.get("size") or 0, stamp)
+    return FileEntry(files.unstrip_protocol(path), readable_name(name), info.get("size") or 0, stamp_of(info))
 
 
 @contextlib.contextmanager
@@ -157,6 +156,48 @@ def _storage_errors(location: str) -> Iterator[None]:
             raise UserError(f"sources: {location} does not exist: name a file, a folder, or a pattern with *") from None
         said = reason(error, location.partition("://")[0])
         raise UserError(f"sources: {location} cannot be read: {said}") from None
+
+
+def state_of(entry: FileEntry, storage: Storage | None = None) -> tuple[int, str] | None:
+    """Size and stamp that a file has now; None where it is gone."""
+    try:
+        if entry.is_local:
+            now = _local_entry(Path(entry.path), entry.name)
+            return now.size, now.stamp
+    except FileNotFoundError:
+        return None
+    with _storage_errors(entry.path):
+        import fsspec
+
+        files, path = fsspec.core.url_to_fs(entry.path, **(storage or {}))
+        files.invalidate_cache()  # what was listed is what it was before
+        try:
+            now = _remote_entry(files, path, files.info(path), entry.name)
+        except FileNotFoundError as error:
+            if no_bucket(error):
+                raise
+            return None
+    return now.size, now.stamp
+
+
+@contextlib.contextmanager
+def unchanged(entry: FileEntry, storage: Storage | None = None) -> Iterator[None]:
+    """Raises StageError where a file is not, after it was read, what it was when it was listed.
+
+    Where the listing says nothing of its state, that before reading counts. What looks like damage may be a change.
+    """
+    before = (entry.size, entry.stamp) if entry.stamp else state_of(entry, storage)
+    try:
+        yield
+    except Exception:
+        _refuse_changed(entry, storage, before)
+        raise
+    _refuse_changed(entry, storage, before)
+
+
+def _refuse_changed(entry: FileEntry, storage: Storage | None, before: tuple[int, str] | None) -> None:
+    if before is not None and state_of(entry, storage) != before:
+        raise StageError(f"{entry.path} changed while it was read: run again once it is complete")
 
 
 @contextlib.contextmanager
@@ -264,11 +305,11 @@ def rust_errors() -> Iterator[None]:
 def read_lines(location: str, kind: str = "text", storage: Storage | None = None) -> Iterator[str]:
     """The lines of text files, one file or several, compressed or not; without empty ones and comments (#).
 
-    For lists of addresses. Raises UserError for what is missing, damaged, or no text.
+    For lists of addresses. Raises UserError for what is missing, damaged, or no text; StageError as `unchanged` does.
     """
     for entry in list_files(location, kind, storage):
         try:
-            with open_bytes(entry, storage) as file:
+            with unchanged(entry, storage), open_bytes(entry, storage) as file:
                 while line := file.readline(MAX_LINE):
                     text = line.decode("utf-8-sig").strip()
                     if text and not text.startswith("#"):

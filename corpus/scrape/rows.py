@@ -30,6 +30,7 @@ from corpus.scrape.files import (
     open_bytes,
     open_raw,
     read_lines,
+    unchanged,
 )
 from corpus.scrape.label_studio import ANNOTATED, joined_meta, read_task
 from corpus.scrape.messages import Dialogue, dialogue_of
@@ -134,21 +135,26 @@ def read_files(source: FileRows, entries: Iterable[FileEntry], records: Counter[
 
     A row without an id field has `raw`: True; its id is that of its bytes, and repeats get ids of their own. What a
     clipped or broken file loses is one dropped row. `records` counts those of archives by type. Raises UserError for a
-    file that cannot be opened, and for a broken Parquet file.
+    file that cannot be opened, and for a broken Parquet file; StageError for one that changes meanwhile.
     """
     for entry in entries:
-        if isinstance(source, WarcSource):
-            yield from read_archive(source, entry, records, source.storage)
-        elif isinstance(source, RowSource) and source.kind == "parquet":
-            yield from _parquet_rows(source, entry)
-        else:
-            try:
-                with open_bytes(entry, source.storage) as file:
-                    yield from _rows_of_file(source, entry, file)
-            except DAMAGE as error:
-                identity = document_id(f"{source.name}\0{entry.name}")
-                detail = f"{entry.name}: damaged or clipped: {str(error)[:200]}"
-                yield {"id": identity, "reason": "scrape.error.archive", "detail": detail, "text": None}
+        with unchanged(entry, source.storage):
+            yield from _rows_of_entry(source, entry, records)
+
+
+def _rows_of_entry(source: FileRows, entry: FileEntry, records: Counter[str]) -> Iterator[Row]:
+    if isinstance(source, WarcSource):
+        yield from read_archive(source, entry, records, source.storage)
+    elif isinstance(source, RowSource) and source.kind == "parquet":
+        yield from _parquet_rows(source, entry)
+    else:
+        try:
+            with open_bytes(entry, source.storage) as file:
+                yield from _rows_of_file(source, entry, file)
+        except DAMAGE as error:
+            identity = document_id(f"{source.name}\0{entry.name}")
+            detail = f"{entry.name}: damaged or clipped: {str(error)[:200]}"
+            yield {"id": identity, "reason": "scrape.error.archive", "detail": detail, "text": None}
 
 
 def _rows_of_file(source: HtmlSource | RowSource, entry: FileEntry, file: BinaryIO) -> Iterator[Row]:
