@@ -29,13 +29,11 @@ from corpus.storage import (
     keep,
     list_objects,
     nearest_manifest,
-    no_bucket,
     open_place,
     read_manifest,
-    reason,
-    storage_errors,
     write_address,
 )
+from corpus.storage_errors import is_missing, reason, storage_errors
 
 
 class Target(NamedTuple):
@@ -295,7 +293,7 @@ def _remove(place: Place, name: str) -> None:
     try:
         place.files.rm_file(place.path(name))
     except FileNotFoundError as error:  # another run was faster
-        if no_bucket(error):
+        if not is_missing(error):
             raise
 
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import errno
+import difflib
+import inspect
 import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeGuard, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar, cast
 
 from corpus.errors import UserError
+from corpus.storage_errors import is_missing, shown, storage_errors, without_secrets
 
 HOME = Path(".corpusmill")
 MANIFEST = "manifest.json"
@@ -31,6 +33,9 @@ STAMPS = (  # what storages tell of a file's state, the surest first
     *("mtime", "ETag", "etag", "checksum", "md5Hash"),
     *("LastModified", "Last-Modified", "last_modified", "updated", "created"),
 )
+
+_OF_ALL_STORAGES = ("use_listings_cache", "listings_expiry_time", "max_paths", "skip_instance_cache", "batch_size")
+_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 Options = Mapping[str, Mapping[str, Any]]  # of fsspec, by protocol: {"s3": {"endpoint_url": …}}
 Item = TypeVar("Item")
@@ -68,6 +73,34 @@ def options_for(address: str, storage: Options) -> dict[str, Any]:
     return dict(storage.get(address.partition("://")[0], {}))
 
 
+def connect(address: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """The storage of an address as fsspec has it, and where that is in it.
+
+    Raises UserError for options that nearly are one of its own, and whatever its client raises.
+    """
+    import fsspec
+
+    protocol = address.partition("://")[0]
+    if options and "::" not in address:
+        refuse_unknown_options(fsspec.get_filesystem_class(protocol), protocol, options)
+    return cast("tuple[Any, str]", fsspec.core.url_to_fs(address, **options))
+
+
+def refuse_unknown_options(storage: type, protocol: str, options: Mapping[str, Any]) -> None:
+    """Raises UserError for an option that a storage does not name, but for one letter or two.
+
+    Others may be for what it is built on, which most hand on whatever they do not know.
+    """
+    known = set(_OF_ALL_STORAGES)
+    for one in storage.__mro__:
+        parameters = inspect.signature(one.__init__).parameters.values()  # type: ignore[misc]
+        known |= {parameter.name for parameter in parameters if parameter.kind not in _COLLECTING}
+    for name in options:
+        near = difflib.get_close_matches(name, known - {"self"}, n=1, cutoff=0.8)
+        if name not in known and near:
+            raise UserError(f"storage: {name} is no option of {protocol}://: did you mean {near[0]}?")
+
+
 class Place(NamedTuple):
     """A file or folder of a storage."""
 
@@ -84,63 +117,19 @@ def open_place(address: str, storage: Options) -> Place:
 
     Raises UserError for a storage that is not known or not installed, and for an address that names nothing in it.
     """
-    shown = address.partition("?")[0]  # what follows may be a signature
+    seen = shown(address)
     if "*" in address:
-        raise UserError(f"{shown}: name a folder or a file; patterns are for `sources` in params.yaml")
-    with storage_errors(shown):
-        import fsspec
-
-        files, root = fsspec.core.url_to_fs(address, **options_for(address, storage))
-    if not root.strip("/") or not is_inside(PurePosixPath(shown).name):
-        raise UserError(f"{shown} names nothing: write it as s3://bucket/folder")
-    return Place(shown, files, root.rstrip("/"))
-
-
-@contextlib.contextmanager
-def storage_errors(address: str) -> Iterator[None]:
-    """Turn whatever a storage's client raises into one sentence: each has exceptions of its own."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise  # this machine's disk
-        raise UserError(f"{address}: {reason(error, address.partition('://')[0])}") from None
-
-
-def reason(error: Exception, protocol: str) -> str:
-    """What a storage said, and what would be right."""
-    said = " ".join(str(error).split())[:300] or type(error).__name__
-    if isinstance(error, ImportError):
-        package = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}.get(protocol)
-        return f"{said} (pip install {package})" if package else said
-    if "Protocol not known" in said:
-        return "no storage goes by that name: write s3://, gs:// or another that fsspec knows"
-    if "Credential" in type(error).__name__:
-        variables = {"s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "gs": "GOOGLE_APPLICATION_CREDENTIALS"}
-        return (
-            f"no credentials ({said}): set {variables.get(protocol, 'them')} in the environment, or for public data "
-            f"`storage: {{{protocol}: {{anon: true}}}}` in params.yaml"
-        )
-    if isinstance(error, PermissionError):
-        return f"denied ({said}): the credentials in the environment need the right to list, read and write there"
-    if no_bucket(error):
-        return f"no such bucket ({said}): create it, or correct the address"
-    if isinstance(error, FileNotFoundError):
-        return "does not exist: name a folder or file that is there"
-    if isinstance(error, NotImplementedError):
-        return "this storage can be read only: name another"
-    return f"{said}; `storage` in params.yaml has the storage's options, such as {{s3: {{endpoint_url: …}}}}"
-
-
-def no_bucket(error: BaseException) -> bool:
-    """Whether a storage's client says that not even the bucket exists."""
-    return type(error.__cause__).__name__ == "NoSuchBucket" or "bucket does not exist" in str(error)
+        raise UserError(f"{seen}: name a folder or a file; patterns are for `sources` in params.yaml")
+    with storage_errors(address):
+        files, root = connect(address, options_for(address, storage))
+    if not root.strip("/") or not is_inside(PurePosixPath(seen).name):
+        raise UserError(f"{seen} names nothing: write it as s3://bucket/folder")
+    return Place(seen, files, root.rstrip("/"))
 
 
 def with_addresses(text: str, home: Path = HOME) -> str:
-    """A message that names addresses where it named their mirrors below `home`."""
+    """A message that names addresses where it named their mirrors below `home`, none of them with a secret in it."""
+    text = without_secrets(text)
     if "/remote/" not in text:
         return text
     text = text.replace(f"{home.resolve()}/", f"{home}/")
@@ -218,7 +207,7 @@ def read_manifest(place: Place) -> bytes:
     try:
         return bytes(place.files.cat_file(place.path(MANIFEST)))
     except FileNotFoundError as error:
-        if no_bucket(error):
+        if not is_missing(error):
             raise
         return b""
 
@@ -307,7 +296,8 @@ def fetch_folders(address: str, names: Iterable[str], storage: Options, home: Pa
         with contextlib.suppress(Missing):
             found[name] = fetch(f"{address}/{name}", storage, home)
     if not found:
-        raise Missing(f"{address} holds no stage's folder: name the folder that {address}/clean would be in")
+        seen = shown(address)
+        raise Missing(f"{seen} holds no stage's folder: name the folder that {seen}/clean would be in")
     said = {name: str(path) for name, path in found.items()}
     with _folder_once(home, digest_of(json.dumps(["folders", address, said])), address) as (folder, partial):
         if partial:
@@ -352,7 +342,7 @@ def _listed(place: Place) -> list[_Wanted]:
         if found[""]["type"] == "directory":
             found = dict(list_objects(place))
     except FileNotFoundError as error:
-        if no_bucket(error):
+        if not is_missing(error):
             raise
         found = {}
     if not found:
@@ -416,17 +406,17 @@ def _content(place: Place, wanted: _Wanted, objects: Path) -> str:
         try:
             place.files.get_file(wanted.path, str(partial))
         except FileNotFoundError as error:
-            if no_bucket(error):
+            if not is_missing(error):
                 raise
             raise _Gone(PurePosixPath(wanted.path).name) from None
         size, digest = partial.stat().st_size, file_digest(partial)
-        shown = f"{place.address}/{wanted.name}".rstrip("/")
+        seen = f"{place.address}/{wanted.name}".rstrip("/")
         if wanted.size is not None and size != wanted.size:
-            raise UserError(f"{shown} came with {size:,} bytes, not {wanted.size:,}: it was cut or replaced there")
+            raise UserError(f"{seen} came with {size:,} bytes, not {wanted.size:,}: it was cut or replaced there")
         if wanted.digest and digest != wanted.digest:
-            raise UserError(f"{shown} is not what was published, though as long: remove it and run its stage again")
+            raise UserError(f"{seen} is not what was published, though as long: remove it and run its stage again")
         if wanted.stamp and stamp_of(place.files.info(wanted.path)) != wanted.stamp:
-            raise UserError(f"{shown} changed while it was fetched: run this again when nobody writes there")
+            raise UserError(f"{seen} changed while it was fetched: run this again when nobody writes there")
         key = key or digest
         keep(partial, objects / key)
     return key

@@ -19,7 +19,8 @@ from urllib.parse import quote
 from fastwarc.stream_io import Lz4Reader, ZstdReader
 
 from corpus.errors import StageError, UserError
-from corpus.storage import no_bucket, reason, stamp_of
+from corpus.storage import connect, stamp_of
+from corpus.storage_errors import is_missing, refusal, shown
 
 SUFFIXES = {
     "jsonl": (".jsonl", ".ndjson"),
@@ -50,6 +51,11 @@ class FileEntry(NamedTuple):
     def is_local(self) -> bool:
         return "://" not in self.path
 
+    @property
+    def shown(self) -> str:
+        """Its path for messages."""
+        return shown(self.path)
+
 
 def has_suffix(name: str, suffixes: Sequence[str], compressed: bool = True) -> bool:
     """Whether a file's name ends like one of a kind, compressed or not.
@@ -79,7 +85,9 @@ def list_files(location: str, kind: str, storage: Storage | None = None) -> list
     location = location.removeprefix("file://")
     found = _list_local(Path(location), kind) if "://" not in location else _list_remote(location, kind, storage or {})
     if not found:
-        raise UserError(f"sources: {location} matches no {' or '.join(OF_KIND[kind])} file: there is nothing to read")
+        raise UserError(
+            f"sources: {shown(location)} matches no {' or '.join(OF_KIND[kind])} file: there is nothing to read"
+        )
     return found
 
 
@@ -120,9 +128,7 @@ def readable_name(name: str) -> str:
 
 def _list_remote(location: str, kind: str, storage: Storage) -> list[FileEntry]:
     with _storage_errors(location):
-        import fsspec
-
-        files, root = fsspec.core.url_to_fs(location, **storage)
+        files, root = connect(location, storage)
         if "*" in root:
             found = files.glob(root, detail=True)
             base = root[: root.index("*")].rpartition("/")[0]
@@ -149,13 +155,13 @@ def _storage_errors(location: str) -> Iterator[None]:
     """Turn whatever a storage's client raises into one sentence: each has exceptions of its own."""
     try:
         yield
-    except UserError:
+    except (UserError, StageError):
         raise
     except Exception as error:
-        if isinstance(error, FileNotFoundError) and not no_bucket(error):
-            raise UserError(f"sources: {location} does not exist: name a file, a folder, or a pattern with *") from None
-        said = reason(error, location.partition("://")[0])
-        raise UserError(f"sources: {location} cannot be read: {said}") from None
+        seen = shown(location)
+        if isinstance(error, FileNotFoundError) and is_missing(error):
+            raise UserError(f"sources: {seen} does not exist: name a file, a folder, or a pattern with *") from None
+        raise refusal(error, f"sources: {seen} cannot be read", location.partition("://")[0]) from None
 
 
 def state_of(entry: FileEntry, storage: Storage | None = None) -> tuple[int, str] | None:
@@ -167,14 +173,12 @@ def state_of(entry: FileEntry, storage: Storage | None = None) -> tuple[int, str
     except FileNotFoundError:
         return None
     with _storage_errors(entry.path):
-        import fsspec
-
-        files, path = fsspec.core.url_to_fs(entry.path, **(storage or {}))
+        files, path = connect(entry.path, storage or {})
         files.invalidate_cache()  # what was listed is what it was before
         try:
             now = _remote_entry(files, path, files.info(path), entry.name)
         except FileNotFoundError as error:
-            if no_bucket(error):
+            if not is_missing(error):
                 raise
             return None
     return now.size, now.stamp
@@ -197,7 +201,7 @@ def unchanged(entry: FileEntry, storage: Storage | None = None) -> Iterator[None
 
 def _refuse_changed(entry: FileEntry, storage: Storage | None, before: tuple[int, str] | None) -> None:
     if before is not None and state_of(entry, storage) != before:
-        raise StageError(f"{entry.path} changed while it was read: run again once it is complete")
+        raise StageError(f"{entry.shown} changed while it was read: run again once it is complete")
 
 
 @contextlib.contextmanager
@@ -315,6 +319,6 @@ def read_lines(location: str, kind: str = "text", storage: Storage | None = None
                     if text and not text.startswith("#"):
                         yield text
         except DAMAGE as error:
-            raise UserError(f"{entry.path} is damaged ({error}): copy it again") from None
+            raise UserError(f"{entry.shown} is damaged ({error}): copy it again") from None
         except UnicodeDecodeError:
-            raise UserError(f"{entry.path} is no list: it should be text in UTF-8 with an address a line") from None
+            raise UserError(f"{entry.shown} is no list: it should be text in UTF-8 with an address a line") from None

@@ -36,6 +36,7 @@ from corpus.scrape.label_studio import ANNOTATED, joined_meta, read_task
 from corpus.scrape.messages import Dialogue, dialogue_of
 from corpus.scrape.urls import normalise_url
 from corpus.sources import HfSource, HtmlSource, RowSource, WarcSource
+from corpus.storage_errors import shown
 
 _TAKEN_OVER = ("url", "title", "date", "licence", "lang", "label")
 _DIALOGUES = ("messages", "conversations", "instruction", "input", "chosen")  # looked for beside a text as well
@@ -114,9 +115,9 @@ def files_of(source: FileRows) -> list[FileEntry]:
     if not isinstance(source, WarcSource) or not source.paths:
         return list_files(source.path, source.kind, source.storage)
     lines = read_lines(source.path, storage=source.storage)
-    found = [(f"{source.base}{line}".removeprefix("file://"), line) for line in lines]
+    found = [(f"{source.base}{line}".removeprefix("file://"), shown(line)) for line in lines]
     if not found:
-        raise UserError(f"sources: {source.name}: {source.path} names no archive: it should have one a line")
+        raise UserError(f"sources: {source.name}: {shown(source.path)} names no archive: it should have one a line")
     return [entry for path, name in found for entry in _archives_of_line(path, name)]
 
 
@@ -292,7 +293,7 @@ def _parquet_rows(source: RowSource, entry: FileEntry) -> Iterator[Row]:
             names = file.schema_arrow.names
             if source.id_field and source.id_field not in names:
                 raise UserError(
-                    f"{entry.path} has no column `{source.id_field}`, which id_field names; it has {_listed(names)}"
+                    f"{entry.shown} has no column `{source.id_field}`, which id_field names; it has {_listed(names)}"
                 )
             for batch in file.iter_batches(_PARQUET_ROWS):
                 for row in _python_rows(batch):
@@ -306,7 +307,7 @@ def _parquet_rows(source: RowSource, entry: FileEntry) -> Iterator[Row]:
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             said = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{entry.path} is damaged after row {number} ({said}): delete it and copy it again"
+                f"{entry.shown} is damaged after row {number} ({said}): delete it and copy it again"
             ) from None
 
 
@@ -350,7 +351,7 @@ def _csv_rows(source: RowSource, entry: FileEntry, file: BinaryIO) -> Iterator[R
     lines = chain(before, [first], iter(lambda: text.readline(MAX_LINE), ""))
     for start, fields, problem in _csv_records(lines, max(",;\t", key=first.count)):
         if not header and fields:
-            header = _csv_header(source, entry.path, fields)
+            header = _csv_header(source, entry.shown, fields)
             continue
         if not fields and problem is None:
             continue
