@@ -64,6 +64,12 @@ def is_remote(place: Path | str) -> TypeGuard[str]:
     return isinstance(place, str)
 
 
+def refuse_memory(what: str, address: str) -> None:
+    """Raises UserError for an address in memory: what a process keeps there is lost with it, and no other has it."""
+    if address.startswith("memory://"):
+        raise UserError(f"{what}: each process has a memory of its own: name a folder, or a storage such as s3://")
+
+
 def options_for(address: str, storage: Options) -> dict[str, Any]:
     """The options of `storage` in params.yaml that go with an address.
 

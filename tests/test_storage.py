@@ -406,7 +406,7 @@ def test_what_a_storage_refuses_is_a_sentence(
             capsys, [*scrape, s3.address("x")]
         )
     save_params({"storage": {"s3": {"key": "x"}}})
-    assert "s3.key is a secret, and this file is shared: put it in the env" in said(capsys, [*scrape, s3.address("x")])
+    assert "storage.s3: `key` is a secret, and this file is shared" in said(capsys, [*scrape, s3.address("x")])
     save_params({"storage": {"s3": s3.options["s3"] | {"max_concurrency": 3}}})  # a client of its own, without keys
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

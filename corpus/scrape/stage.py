@@ -51,11 +51,11 @@ from corpus.scrape.buckets import (
 from corpus.scrape.files import SUFFIXES, FileEntry, Storage, files_in, has_suffix, is_of_kind
 from corpus.scrape.forget import forgetter, forgotten, url_forgetter
 from corpus.scrape.label_studio import ANNOTATED
-from corpus.scrape.merge import BatchPart, merge_parts
+from corpus.scrape.merge import BatchPart, merge_parts, refuse_unknown
 from corpus.scrape.rows import FileRows, files_of, read_dataset_row, read_files
 from corpus.sources import AnySource, FileSource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
 from corpus.stage import Metrics, Run, add_metrics, count_rows, digest_of, is_whole, link, seal, write_json
-from corpus.storage import options_for
+from corpus.storage import options_for, refuse_memory
 
 READS = ()
 VERSION = 4
@@ -75,6 +75,8 @@ def run(run: Run) -> Metrics:
     sources = sources_of_paths(run.inputs) if run.inputs else with_storage(run.params)
     if not sources:
         raise UserError("sources: there is none: name a site, a folder or a file in params.yaml, or use --input")
+    if not run.inputs:
+        refuse_unknown(run.params.scrape.merge, (source.name for source in sources))
     metrics = gather(sources, run.params.scrape, run.home, run.output, run.limit, run.params.forget, run.crew, run.used)
     if metrics["rows"]["in"] == 0:
         raise UserError(f"sources: no document in {', '.join(s.name for s in sources)}: name files or pages with text")
@@ -82,10 +84,15 @@ def run(run: Run) -> Metrics:
 
 
 def with_storage(params: Params) -> list[AnySource]:
-    """The sources, those that read files with the options of their storage: of `storage` and, above them, their own."""
+    """The sources, those that read files with the options of their storage: of `storage` and, above them, their own.
+
+    Raises UserError for an address that no other process could read.
+    """
 
     def options(source: FileSource) -> Storage:
         addresses = [source.path, source.base] if isinstance(source, WarcSource) else [source.path]
+        for address in addresses:
+            refuse_memory(f"sources: {source.name}: {address}", address)
         named = [options_for(address, params.storage) for address in addresses]
         return {name: value for one in [*named, source.storage] for name, value in one.items()}
 
