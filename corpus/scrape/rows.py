@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from corpus.documents import DROPPED_TEXT_CHARS, document_id, open_part, render_messages
 from corpus.errors import UserError
 from corpus.scrape.archives import read_archive
+from corpus.scrape.fields import NamedFields
 from corpus.scrape.files import (
     COMPRESSED,
     DAMAGE,
@@ -162,7 +163,9 @@ def _rows_of_file(source: HtmlSource | RowSource, entry: FileEntry, file: Binary
     if isinstance(source, HtmlSource):
         yield _html_page(source, entry, file)
     elif source.kind in ("jsonl", "label_studio"):
-        yield from _jsonl_rows(source, entry.name, file)
+        fields = NamedFields(source)
+        yield from _jsonl_rows(source, entry.name, file, fields)
+        fields.refuse_missing(entry.shown)
     elif source.kind == "csv":
         yield from _csv_rows(source, entry, file)
     else:
@@ -185,21 +188,22 @@ def _html_page(source: HtmlSource, entry: FileEntry, file: BinaryIO) -> Row:
     return row | {"content_type": "text/html", "body": body}
 
 
-def _jsonl_rows(source: RowSource, name: str, file: BinaryIO) -> Iterator[Row]:
+def _jsonl_rows(source: RowSource, name: str, file: BinaryIO, fields: NamedFields) -> Iterator[Row]:
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
         start = line.lstrip().removeprefix(_BOM) if number == 1 else b""
         if start.startswith(b"[") and (source.kind == "label_studio" or has_suffix(name, (".json",))):
-            yield from _array_rows(source, name, start + file.read(MAX_ARRAY - len(start)))  # often one endless line
+            raw = start + file.read(MAX_ARRAY - len(start))  # often one endless line
+            yield from _array_rows(source, name, raw, fields)
             return
         if len(line) == MAX_LINE and not line.endswith(b"\n"):
             yield _overlong_line(file, line, f"{name}:{number}")
             continue
         raw = line.strip().removeprefix(_BOM) if number == 1 else line.strip()
         if raw:
-            yield _with_id(source, _jsonl_row(source, raw), raw, f"{name}:{number}")
+            yield _with_id(source, _jsonl_row(source, raw, fields), raw, f"{name}:{number}")
 
 
-def _array_rows(source: RowSource, name: str, raw: bytes) -> Iterator[Row]:
+def _array_rows(source: RowSource, name: str, raw: bytes, fields: NamedFields) -> Iterator[Row]:
     """The objects of a JSON array, which is read whole. What follows a fault or its end is one dropped row."""
     text = raw.decode("utf-8", "surrogateescape")
     decoder, at, number = json.JSONDecoder(), 1, 0
@@ -222,7 +226,7 @@ def _array_rows(source: RowSource, name: str, raw: bytes) -> Iterator[Row]:
             yield _with_id(source, refused, rest, f"{name}, object {number}")
             return
         one = text[at:end].encode("utf-8", "surrogateescape")
-        yield _with_id(source, _jsonl_row(source, one), one, f"{name}, object {number}")
+        yield _with_id(source, _jsonl_row(source, one, fields), one, f"{name}, object {number}")
         at = after + text.startswith(",", after)
 
 
@@ -243,13 +247,14 @@ def _overlong_line(file: BinaryIO, start: bytes, where: str) -> Row:
     return refused | {"id": digest.hexdigest(), "text": text}
 
 
-def _jsonl_row(source: RowSource, raw: bytes) -> Row:
+def _jsonl_row(source: RowSource, raw: bytes, fields: NamedFields) -> Row:
     try:
         row = json.loads(raw.decode("utf-8"))
         if not isinstance(row, dict):
             return _refused("scrape.error.json", f"{type(row).__name__}, not an object")
         if source.kind == "label_studio":
-            return _annotated_row(source, row)
+            return _annotated_row(source, row, fields)
+        fields.see(row)
         # Writing what is nested may go deeper than reading it did.
         return document_of(row, source.text_field) | {"key": row.get(source.id_field) if source.id_field else None}
     except UnicodeDecodeError as error:
@@ -258,12 +263,14 @@ def _jsonl_row(source: RowSource, raw: bytes) -> Row:
         return _refused("scrape.error.json", str(error)[:200])
 
 
-def _annotated_row(source: RowSource, task: Row) -> Row:
+def _annotated_row(source: RowSource, task: Row, fields: NamedFields) -> Row:
     """A task of Label Studio as its document, which keeps the id that it was exported with."""
     try:
         found = read_task(task, source.text_field)
     except ValueError as error:
         return _refused("scrape.error.text", str(error)[:500])
+    if found.id is None:
+        fields.see(found.row)
     document = document_of(found.row, source.text_field if found.id is None else "text")
     if "reason" not in document:
         if not all(map(_is_utf8, _strings(found.columns))):
@@ -290,11 +297,7 @@ def _parquet_rows(source: RowSource, entry: FileEntry) -> Iterator[Row]:
     with open_raw(entry, source.storage) as opened:
         try:
             file = open_part(Path(entry.path)) if entry.is_local else pq.ParquetFile(opened)
-            names = file.schema_arrow.names
-            if source.id_field and source.id_field not in names:
-                raise UserError(
-                    f"{entry.shown} has no column `{source.id_field}`, which id_field names; it has {_listed(names)}"
-                )
+            _refuse_missing(source, entry, file.schema_arrow.names)
             for batch in file.iter_batches(_PARQUET_ROWS):
                 for row in _python_rows(batch):
                     number += 1
@@ -351,7 +354,8 @@ def _csv_rows(source: RowSource, entry: FileEntry, file: BinaryIO) -> Iterator[R
     lines = chain(before, [first], iter(lambda: text.readline(MAX_LINE), ""))
     for start, fields, problem in _csv_records(lines, max(",;\t", key=first.count)):
         if not header and fields:
-            header = _csv_header(source, entry.shown, fields)
+            header = _csv_header(entry.shown, fields)
+            _refuse_missing(source, entry, header)
             continue
         if not fields and problem is None:
             continue
@@ -408,7 +412,7 @@ def _csv_records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, li
         start += len(read)
 
 
-def _csv_header(source: RowSource, path: str, fields: Sequence[str]) -> list[str]:
+def _csv_header(path: str, fields: Sequence[str]) -> list[str]:
     """The names of the columns. Several without one are called by their place: column_2, column_3."""
     if fields.count("") > 1:
         fields = [field or f"column_{number}" for number, field in enumerate(fields, 1)]
@@ -416,14 +420,13 @@ def _csv_header(source: RowSource, path: str, fields: Sequence[str]) -> list[str
         raise UserError(
             f"{path}: the header {', '.join(map(repr, fields))[:200]} does not name each column once in UTF-8"
         )
-    if source.id_field and source.id_field not in fields:
-        raise UserError(f"{path} has no column `{source.id_field}`, which id_field names; it has {_listed(fields)}")
     return list(fields)
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Names of columns as one line, whatever they hold."""
-    return " ".join(", ".join(names).split())[:500]
+def _refuse_missing(source: RowSource, entry: FileEntry, columns: Sequence[str]) -> None:
+    fields = NamedFields(source)
+    fields.see(columns)
+    fields.refuse_missing(entry.shown)
 
 
 def _text_file(source: RowSource, name: str, file: BinaryIO) -> Row:
@@ -453,7 +456,8 @@ def _with_id(source: RowSource | HfSource, row: Row, raw: bytes, where: str) -> 
     key = row.pop("key", None)
     named = isinstance(key, str | int) and not isinstance(key, bool)
     if source.id_field and not named and "reason" not in row and "id" not in row:
-        row = _refused("scrape.error.text", f"id_field {source.id_field} is missing, or no string or integer")
+        said = "is missing" if key is None else f"is {type(key).__name__}, no string or integer"
+        row = _refused("scrape.error.text", f"id_field {source.id_field} {said}")
     if "id" not in row:  # what people annotated keeps the id that it had
         row["id"] = document_id(f"{source.name}\0{key}") if named and source.id_field else document_id(raw)
         if not (named and source.id_field):

@@ -48,6 +48,7 @@ from corpus.scrape.buckets import (
     scrape_lock,
     spilled,
 )
+from corpus.scrape.fields import NamedFields
 from corpus.scrape.files import SUFFIXES, FileEntry, Storage, files_in, has_suffix, is_of_kind
 from corpus.scrape.forget import forgetter, forgotten, url_forgetter
 from corpus.scrape.label_studio import ANNOTATED
@@ -342,8 +343,16 @@ def _dataset_rows(source: HfSource, skip: int) -> Iterator[Row]:
     from corpus.scrape.hub import stream
 
     shown = progress(stream(source, skip), desc=source.name, unit="row", initial=skip)
+    fields = NamedFields(source)
+    number = skip
     for number, row in enumerate(shown, skip + 1):
+        if number <= SEGMENT_ROWS:
+            fields.see(row)
+        if number == SEGMENT_ROWS:
+            fields.refuse_missing(f"dataset {source.dataset}")
         yield read_dataset_row(source, row, f"{source.split}:{number}")
+    if number < SEGMENT_ROWS:
+        fields.refuse_missing(f"dataset {source.dataset}")
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

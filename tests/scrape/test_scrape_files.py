@@ -244,7 +244,7 @@ def test_tables_of_fields(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="name each column once"):
         read("csv", path)
     path.write_bytes(b"text,n\na,b\n")
-    with pytest.raises(UserError, match=r"t\.csv has no column `key`"):
+    with pytest.raises(UserError, match=r"t\.csv has no field `key`"):
         read("csv", path, id_field="key")
     path.write_bytes(b'text,"a\nb"\na,b\n')
     with pytest.raises(UserError, match=r"which id_field names; it has text, a b$"):
