@@ -11,7 +11,8 @@ from corpus.errors import UserError
 from corpus.params import Params, load
 from corpus.publish import Target, open_target, output_folder, publish
 from corpus.stage import stage_folder
-from corpus.storage import Options, fetch, fetch_folders, is_remote, refuse_memory, with_addresses
+from corpus.storage import fetch, fetch_folders, is_remote, with_addresses
+from corpus.storage_options import Options, refuse_memory
 
 
 def local_input(place: Path | str, storage: Options) -> Path:

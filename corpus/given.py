@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from corpus.documents import open_part, part_writer, to_arrow
 from corpus.stage import Metrics, Run, batches, count_rows, link, refuse_repeated_ids, side_by_side
+from corpus.storage import with_addresses
 
 READS: tuple[str, ...] = ()
 
@@ -24,4 +25,4 @@ def run(run: Run) -> Metrics:
             for table in tables:
                 writer.write_table(table)
     rows = count_rows(rows_in=sum(part.rows for part in parts), dropped={})
-    return rows | {"notes": [f"the documents of {run.inputs[0]} as they are"]}
+    return rows | {"notes": [f"the documents of {with_addresses(str(run.inputs[0]))} as they are"]}

@@ -21,7 +21,6 @@ from corpus.storage import (
     HOME,
     MANIFEST,
     Manifest,
-    Options,
     Place,
     Stored,
     decode_manifest,
@@ -34,6 +33,7 @@ from corpus.storage import (
     write_address,
 )
 from corpus.storage_errors import is_missing, reason, storage_errors
+from corpus.storage_options import Options
 
 
 class Target(NamedTuple):

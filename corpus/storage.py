@@ -10,18 +10,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import difflib
-import inspect
 import json
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeGuard, TypeVar, cast
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from corpus.errors import UserError
 from corpus.storage_errors import is_missing, shown, storage_errors, without_secrets
+from corpus.storage_options import Options, connect, options_for
 
 HOME = Path(".corpusmill")
 MANIFEST = "manifest.json"
@@ -34,10 +34,6 @@ STAMPS = (  # what storages tell of a file's state, the surest first
     *("LastModified", "Last-Modified", "last_modified", "updated", "created"),
 )
 
-_OF_ALL_STORAGES = ("use_listings_cache", "listings_expiry_time", "max_paths", "skip_instance_cache", "batch_size")
-_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-Options = Mapping[str, Mapping[str, Any]]  # of fsspec, by protocol: {"s3": {"endpoint_url": …}}
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -62,49 +58,6 @@ def is_remote(place: Path | str) -> TypeGuard[str]:
     (True, False)
     """
     return isinstance(place, str)
-
-
-def refuse_memory(what: str, address: str) -> None:
-    """Raises UserError for an address in memory: what a process keeps there is lost with it, and no other has it."""
-    if address.startswith("memory://"):
-        raise UserError(f"{what}: each process has a memory of its own: name a folder, or a storage such as s3://")
-
-
-def options_for(address: str, storage: Options) -> dict[str, Any]:
-    """The options of `storage` in params.yaml that go with an address.
-
-    >>> options_for("s3://bucket/clean", {"s3": {"anon": True}, "gs": {"token": "anon"}})
-    {'anon': True}
-    """
-    return dict(storage.get(address.partition("://")[0], {}))
-
-
-def connect(address: str, options: Mapping[str, Any]) -> tuple[Any, str]:
-    """The storage of an address as fsspec has it, and where that is in it.
-
-    Raises UserError for options that nearly are one of its own, and whatever its client raises.
-    """
-    import fsspec
-
-    protocol = address.partition("://")[0]
-    if options and "::" not in address:
-        refuse_unknown_options(fsspec.get_filesystem_class(protocol), protocol, options)
-    return cast("tuple[Any, str]", fsspec.core.url_to_fs(address, **options))
-
-
-def refuse_unknown_options(storage: type, protocol: str, options: Mapping[str, Any]) -> None:
-    """Raises UserError for an option that a storage does not name, but for one letter or two.
-
-    Others may be for what it is built on, which most hand on whatever they do not know.
-    """
-    known = set(_OF_ALL_STORAGES)
-    for one in storage.__mro__:
-        parameters = inspect.signature(one.__init__).parameters.values()  # type: ignore[misc]
-        known |= {parameter.name for parameter in parameters if parameter.kind not in _COLLECTING}
-    for name in options:
-        near = difflib.get_close_matches(name, known - {"self"}, n=1, cutoff=0.8)
-        if name not in known and near:
-            raise UserError(f"storage: {name} is no option of {protocol}://: did you mean {near[0]}?")
 
 
 class Place(NamedTuple):
@@ -141,7 +94,7 @@ def with_addresses(text: str, home: Path = HOME) -> str:
     text = text.replace(f"{home.resolve()}/", f"{home}/")
 
     def address_of(found: re.Match[str]) -> str:
-        about = Path(found[0]) / "address"
+        about = _about(Path(found[0]))
         return about.read_text("utf-8") if about.is_file() else found[0]
 
     return re.sub(rf"{re.escape(str(home))}/remote/[0-9a-f]{{32}}/", address_of, text)
@@ -226,15 +179,16 @@ def stamp_of(info: Mapping[str, Any]) -> str:
 
 def list_objects(place: Place) -> dict[str, Mapping[str, Any]]:
     """What a storage says of each file in a folder, by name; empty where there is no such folder."""
+    return {name: info for name, info in _list_all(place).items() if info["type"] == "file"}
+
+
+def _list_all(place: Place) -> dict[str, Mapping[str, Any]]:
+    """The same of links and the like, which some storages have beside files."""
     place.files.invalidate_cache()
     found = place.files.find(place.root, detail=True)
     below = {path[len(place.root) :].lstrip("/"): info for path, info in found.items()}
-    return {
-        name: info
-        for name, info in below.items()
-        # Consoles make empty objects for folders.
-        if name and not name.endswith("/") and info["type"] == "file"
-    }
+    # Consoles make empty objects for folders.
+    return {name: info for name, info in below.items() if name and not name.endswith("/")}
 
 
 # ---- fetching --------------------------------------------------------------------------------------------------------
@@ -297,7 +251,7 @@ def fetch_folders(address: str, names: Iterable[str], storage: Options, home: Pa
     """
     from corpus.stage import digest_of
 
-    found = {}
+    found: dict[str, Path] = {}
     for name in names:
         with contextlib.suppress(Missing):
             found[name] = fetch(f"{address}/{name}", storage, home)
@@ -305,11 +259,14 @@ def fetch_folders(address: str, names: Iterable[str], storage: Options, home: Pa
         seen = shown(address)
         raise Missing(f"{seen} holds no stage's folder: name the folder that {seen}/clean would be in")
     said = {name: str(path) for name, path in found.items()}
-    with _folder_once(home, digest_of(json.dumps(["folders", address, said])), address) as (folder, partial):
-        if partial:
-            for name, path in found.items():
-                (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                (partial / name).symlink_to(path.resolve())
+    with _folder_once(home, digest_of(json.dumps(["folders", address, said])), address) as (folder, building):
+        for name, path in found.items():
+            link = building / name
+            if link.resolve() != path.resolve():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.unlink(missing_ok=True)
+                # From where it will lie, and not absolute: so that they can all be moved together.
+                link.symlink_to(os.path.relpath(path.resolve(), (folder / name).parent.resolve()))
     return folder
 
 
@@ -346,7 +303,7 @@ def _listed(place: Place) -> list[_Wanted]:
     try:
         found = {"": place.files.info(place.root)}
         if found[""]["type"] == "directory":
-            found = dict(list_objects(place))
+            found = dict(_list_all(place))
     except FileNotFoundError as error:
         if not is_missing(error):
             raise
@@ -358,6 +315,11 @@ def _listed(place: Place) -> list[_Wanted]:
             raise UserError(f"{place.address} is not published yet: wait for the run that does, or run it again")
         if name and not is_inside(name):
             raise UserError(f"{place.address} holds {name!r}, which can be no file here: rename it")
+        if name and (found[name]["type"] != "file" or found[name].get("islink")):
+            raise UserError(f"{place.address} holds {name}, a link or no file at all: put the file itself there")
+        for above in map(str, PurePosixPath(name).parents):
+            if above in found:
+                raise UserError(f"{place.address} holds {above} and {name}: here one is a folder, rename the other")
     return [
         _Wanted(name, place.path(name) if name else place.root, info.get("size"), None, stamp_of(info))
         for name, info in sorted(found.items())
@@ -366,29 +328,32 @@ def _listed(place: Place) -> list[_Wanted]:
 
 def _mirror(place: Place, wanted: list[_Wanted], home: Path) -> Path:
     """A folder of links to the contents of files, which are kept once each in `home`/remote/objects."""
-    from corpus.stage import digest_of, link
+    from corpus.stage import digest_of
 
     objects = home / "remote" / "objects"
     objects.mkdir(parents=True, exist_ok=True)
     keys = in_threads(lambda one: _content(place, one, objects), wanted, f"fetch {place.address}")
     names = [(one.name, key) for one, key in zip(wanted, keys, strict=True)]
     view = digest_of(json.dumps(["mirror", place.address, names]))
-    with _folder_once(home, view, place.address) as (folder, partial):
-        if partial:
-            for name, key in names:
-                target = partial / name if name else partial
+    with _folder_once(home, view, place.address) as (folder, building):
+        for name, key in names:
+            target = building / name if name else building
+            if not _is_same(target, objects / key):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                link(objects / key, target)
+                _put(objects / key, target)
     return folder
 
 
 @contextlib.contextmanager
-def _folder_once(home: Path, view: str, address: str) -> Iterator[tuple[Path, Path | None]]:
-    """Where the mirror of an address lies, and where to build it, unless it is there: it comes there when whole."""
+def _folder_once(home: Path, view: str, address: str) -> Iterator[tuple[Path, Path]]:
+    """Where the mirror of an address lies, and where to build it: it comes there when whole. One that is there is only
+    to be mended."""
     last = PurePosixPath(address).name
     folder = home / "remote" / view
     if folder.exists():
-        yield folder / last, None
+        if not _about(folder).exists():
+            write_address(folder, address)
+        yield folder / last, folder / last
         return
     with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=folder.parent) as work:
         partial = Path(work) / view
@@ -405,7 +370,7 @@ def _content(place: Place, wanted: _Wanted, objects: Path) -> str:
     from corpus.stage import file_digest
 
     key = wanted.key(place)
-    if key and (objects / key).exists():
+    if key and _is_whole(objects / key, wanted):
         return key
     with tempfile.NamedTemporaryFile(dir=objects, prefix=".", suffix=".partial") as file:
         partial = Path(file.name)
@@ -424,16 +389,39 @@ def _content(place: Place, wanted: _Wanted, objects: Path) -> str:
         if wanted.stamp and stamp_of(place.files.info(wanted.path)) != wanted.stamp:
             raise UserError(f"{seen} changed while it was fetched: run this again when nobody writes there")
         key = key or digest
-        keep(partial, objects / key)
+        _put(partial, objects / key)
     return key
 
 
+def _is_whole(kept: Path, wanted: _Wanted) -> bool:
+    """Whether a content that was fetched before is here, as long as it was, and with the digest that is known of it."""
+    from corpus.stage import file_digest
+
+    if not kept.is_file() or kept.stat().st_size != (kept.stat().st_size if wanted.size is None else wanted.size):
+        return False
+    return not wanted.digest or file_digest(kept) == wanted.digest
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two places hold one file, or files with the same content."""
+    from corpus.stage import file_digest
+
+    if not one.is_file():
+        return False
+    same_size = one.stat().st_size == other.stat().st_size
+    return one.samefile(other) or (same_size and file_digest(one) == file_digest(other))
+
+
 def keep(source: Path, target: Path) -> None:
-    """Link a file to where contents are kept, whole or not at all; what is there already is the same."""
+    """Link a file to where contents are kept; what is there already, as long as it, is the same."""
+    if not target.exists() or target.stat().st_size != source.stat().st_size:
+        _put(source, target)
+
+
+def _put(source: Path, target: Path) -> None:
+    """Link a file to a place, whole or not at all."""
     from corpus.stage import link
 
-    if target.exists():
-        return
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".", suffix=".partial") as folder:
         link(source, Path(folder) / "file")
         (Path(folder) / "file").replace(target)
@@ -441,7 +429,13 @@ def keep(source: Path, target: Path) -> None:
 
 def write_address(folder: Path, address: str) -> None:
     """Note in the folder of a mirror what the beginning of its path stands for in messages."""
-    (folder / "address").write_text(address[: -len(PurePosixPath(address).name)], "utf-8")
+    seen = shown(address)
+    _about(folder).write_text(seen[: -len(PurePosixPath(seen).name)], "utf-8")
+
+
+def _about(folder: Path) -> Path:
+    """Where that is noted: under the folder's own name, a digest of what lies there, which that cannot have."""
+    return folder / folder.name
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], shown: str) -> list[Result]:

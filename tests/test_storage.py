@@ -20,7 +20,8 @@ from corpus import publish as publishing
 from corpus.cli import main
 from corpus.errors import UserError
 from corpus.publish import open_target, publish
-from corpus.storage import DRAFTS, MANIFEST, Options, fetch, fetch_folders, location, refuse_unknown_options
+from corpus.storage import DRAFTS, MANIFEST, fetch, fetch_folders, location
+from corpus.storage_options import Options, refuse_unknown_options
 
 TEXTS = [f"Line {n} of a text about files, folders and the programs that read them. " * 3 for n in range(7)]
 Write = Callable[[str], Path]

@@ -19,8 +19,9 @@ from urllib.parse import quote
 from fastwarc.stream_io import Lz4Reader, ZstdReader
 
 from corpus.errors import StageError, UserError
-from corpus.storage import connect, stamp_of
+from corpus.storage import stamp_of
 from corpus.storage_errors import is_missing, refusal, shown
+from corpus.storage_options import connect
 
 SUFFIXES = {
     "jsonl": (".jsonl", ".ndjson"),

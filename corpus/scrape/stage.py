@@ -56,7 +56,7 @@ from corpus.scrape.merge import BatchPart, merge_parts, refuse_unknown
 from corpus.scrape.rows import FileRows, files_of, read_dataset_row, read_files
 from corpus.sources import AnySource, FileSource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
 from corpus.stage import Metrics, Run, add_metrics, count_rows, digest_of, is_whole, link, seal, write_json
-from corpus.storage import options_for, refuse_memory
+from corpus.storage_options import options_for, refuse_memory
 
 READS = ()
 VERSION = 4

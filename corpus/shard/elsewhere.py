@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from corpus.errors import UserError
 from corpus.shard.order import SPLITS
-from corpus.storage import connect
 from corpus.storage_errors import refusal, shown, storage_errors
+from corpus.storage_options import connect
 
 LEFT_OUT = "dropped-balance.parquet"
 CARD = "README.md"  # goes last: where it lies, all else does
