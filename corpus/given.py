@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from corpus.documents import open_part, part_writer, to_arrow
+from corpus.scrape.files import refuse_beside_parquet
 from corpus.stage import Metrics, Run, batches, count_rows, link, refuse_repeated_ids, side_by_side
 from corpus.storage import with_addresses
 
@@ -12,8 +13,9 @@ READS: tuple[str, ...] = ()
 def run(run: Run) -> Metrics:
     """Link the files of documents into the output as they are; of the last one within a limit write its first rows.
 
-    Raises UserError where two documents share an id.
+    Raises UserError where two documents share an id, or files lie beside them that would not be read.
     """
+    refuse_beside_parquet(run.inputs)
     parts = side_by_side(run)
     refuse_repeated_ids([part.files[0] for part in parts])
     for part in parts:

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import quote
@@ -75,6 +75,16 @@ def is_of_kind(name: str, kind: str) -> bool:
     (True, True, False)
     """
     return has_suffix(name, OF_KIND[kind], kind != "parquet") or (kind == "jsonl" and has_suffix(name, (".json",)))
+
+
+def refuse_beside_parquet(inputs: Iterable[Path]) -> None:
+    """Raises UserError where documents lie beside the Parquet, or in folders below it, that would not be read."""
+    suffixes = [suffix for kind in SUFFIXES.values() for suffix in kind]
+    for path in inputs:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            read = file.suffix == ".parquet" and file.parent in (path, path.parent)
+            if has_suffix(file.name, suffixes) and not read and file.is_file():
+                raise UserError(f"{file} lies beside Parquet and would not be read: name one kind of file with --input")
 
 
 def list_files(location: str, kind: str, storage: Storage | None = None) -> list[FileEntry]:
