@@ -140,6 +140,7 @@ def readable_name(name: str) -> str:
 def _list_remote(location: str, kind: str, storage: Storage) -> list[FileEntry]:
     with _storage_errors(location):
         files, root = connect(location, storage)
+        files.invalidate_cache()
         if "*" in root:
             found = files.glob(root, detail=True)
             base = root[: root.index("*")].rpartition("/")[0]
@@ -185,9 +186,12 @@ def state_of(entry: FileEntry, storage: Storage | None = None) -> tuple[int, str
         return None
     with _storage_errors(entry.path):
         files, path = connect(entry.path, storage or {})
-        files.invalidate_cache()  # what was listed is what it was before
+        # What was listed is what it was before. S3 can be asked past it, which spares the next file a request.
+        anew = {"refresh": True} if hasattr(files, "call_s3") else {}
+        if not anew:
+            files.invalidate_cache()
         try:
-            now = _remote_entry(files, path, files.info(path), entry.name)
+            now = _remote_entry(files, path, files.info(path, **anew), entry.name)
         except FileNotFoundError as error:
             if not is_missing(error):
                 raise

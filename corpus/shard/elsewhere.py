@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from corpus.errors import UserError
 from corpus.shard.order import SPLITS
 from corpus.storage_errors import refusal, shown, storage_errors
-from corpus.storage_options import connect
+from corpus.storage_options import connect, refuse_memory
 
 LEFT_OUT = "dropped-balance.parquet"
 CARD = "README.md"  # goes last: where it lies, all else does
@@ -28,6 +28,7 @@ def open_elsewhere(location: str, storage: Mapping[str, Any], output: Path) -> E
 
     Nor may it be, hold, or lie in the folder of the shards themselves.
     """
+    refuse_memory(f"shard.copy_to: {location}", location)
     here = Path(location.removeprefix("file://")).resolve()
     if "://" not in location.removeprefix("file://") and (
         here == output or output in here.parents or here in output.parents

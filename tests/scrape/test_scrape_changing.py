@@ -72,6 +72,8 @@ def test_an_object_that_is_replaced(s3: Bucket) -> None:
         s3.files.pipe_file(path, change) if change else s3.files.rm_file(path)
         with pytest.raises(StageError, match=f"s3://{path} changed while it was read"):
             list(rows)
+    s3.files.pipe_file(path, LINES[: LINES.index(b"\n") + 1])
+    assert not list(reader(RowSource(name="s", kind="jsonl", path=f"s3://{path}", storage=s3.options["s3"])))
 
 
 def test_an_archive_that_a_list_names(s3: Bucket) -> None:
