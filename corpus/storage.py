@@ -264,9 +264,11 @@ def fetch_folders(address: str, names: Iterable[str], storage: Options, home: Pa
             link = building / name
             if link.resolve() != path.resolve():
                 link.parent.mkdir(parents=True, exist_ok=True)
-                link.unlink(missing_ok=True)
+                fresh = link.with_name(f".{link.name}.{os.getpid()}.partial")
+                fresh.unlink(missing_ok=True)
                 # From where it will lie, and not absolute: so that they can all be moved together.
-                link.symlink_to(os.path.relpath(path.resolve(), (folder / name).parent.resolve()))
+                fresh.symlink_to(os.path.relpath(path.resolve(), (folder / name).parent.resolve()))
+                fresh.replace(link)
     return folder
 
 
