@@ -73,11 +73,11 @@ def run(run: Run) -> Metrics:
     Metrics: rows and dropped_by_reason, and `sources`: per source and batch the rows, the bytes kept, and of archives
     the records by type.
     """
+    if not run.inputs:
+        refuse_unknown(run.params.scrape.merge, (source.name for source in run.params.sources))
     sources = sources_of_paths(run.inputs) if run.inputs else with_storage(run.params)
     if not sources:
         raise UserError("sources: there is none: name a site, a folder or a file in params.yaml, or use --input")
-    if not run.inputs:
-        refuse_unknown(run.params.scrape.merge, (source.name for source in sources))
     metrics = gather(sources, run.params.scrape, run.home, run.output, run.limit, run.params.forget, run.crew, run.used)
     if metrics["rows"]["in"] == 0:
         raise UserError(f"sources: no document in {', '.join(s.name for s in sources)}: name files or pages with text")
