@@ -11,11 +11,13 @@ from corpus.errors import UserError
 from corpus.params import Params, load
 from corpus.publish import Target, open_target, output_folder, publish
 from corpus.stage import stage_folder
-from corpus.storage import Options, fetch, fetch_folders, is_remote, with_addresses
+from corpus.storage import fetch, fetch_folders, is_remote, with_addresses
+from corpus.storage_options import Options, refuse_memory
 
 
 def local_input(place: Path | str, storage: Options) -> Path:
     """A path as it is, or where an address is mirrored."""
+    refuse_memory(str(place), str(place))
     return fetch(place, storage) if is_remote(place) else Path(place)
 
 
@@ -28,6 +30,7 @@ def local_data(options: argparse.Namespace, stages: Iterable[str]) -> Path:
     """The folder of `--data`, or a mirror of the folders that these stages have in it."""
     if not is_remote(options.data):
         return Path(options.data)
+    refuse_memory(options.data, options.data)
     names = [stage_folder(Path(), stage).as_posix() for stage in stages]
     return fetch_folders(options.data, names, storage_of(options))
 
@@ -43,6 +46,7 @@ def open_output(options: argparse.Namespace, stage: str, params: Params) -> Targ
     output = options.output
     if not is_remote(output):
         return None
+    refuse_memory(output, output)
     for path in filter(is_remote, options.input or ()):
         if f"{path}/".startswith(f"{output}/") or f"{output}/".startswith(f"{path}/"):
             raise UserError(f"{output} cannot be the output of {stage}, which reads {path}: name another --output")
@@ -56,6 +60,7 @@ def export(options: argparse.Namespace) -> str:
     def write(folder: Path) -> str:
         return export_documents(options.stage, folder, options.format, options.dropped, data)
 
+    refuse_memory(str(options.folder), str(options.folder))
     target = open_target(options.folder, "export", storage_of(options), new=True) if is_remote(options.folder) else None
     data = local_data(options, dict.fromkeys(("clean", options.stage)))
     if target is None:

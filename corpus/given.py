@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from corpus.documents import open_part, part_writer, to_arrow
+from corpus.scrape.files import refuse_beside_parquet
 from corpus.stage import Metrics, Run, batches, count_rows, link, refuse_repeated_ids, side_by_side
+from corpus.storage import with_addresses
 
 READS: tuple[str, ...] = ()
 
@@ -11,8 +13,9 @@ READS: tuple[str, ...] = ()
 def run(run: Run) -> Metrics:
     """Link the files of documents into the output as they are; of the last one within a limit write its first rows.
 
-    Raises UserError where two documents share an id.
+    Raises UserError where two documents share an id, or files lie beside them that would not be read.
     """
+    refuse_beside_parquet(run.inputs)
     parts = side_by_side(run)
     refuse_repeated_ids([part.files[0] for part in parts])
     for part in parts:
@@ -24,4 +27,4 @@ def run(run: Run) -> Metrics:
             for table in tables:
                 writer.write_table(table)
     rows = count_rows(rows_in=sum(part.rows for part in parts), dropped={})
-    return rows | {"notes": [f"the documents of {run.inputs[0]} as they are"]}
+    return rows | {"notes": [f"the documents of {with_addresses(str(run.inputs[0]))} as they are"]}

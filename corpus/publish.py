@@ -21,7 +21,6 @@ from corpus.storage import (
     HOME,
     MANIFEST,
     Manifest,
-    Options,
     Place,
     Stored,
     decode_manifest,
@@ -29,13 +28,12 @@ from corpus.storage import (
     keep,
     list_objects,
     nearest_manifest,
-    no_bucket,
     open_place,
     read_manifest,
-    reason,
-    storage_errors,
     write_address,
 )
+from corpus.storage_errors import is_missing, reason, storage_errors
+from corpus.storage_options import Options
 
 
 class Target(NamedTuple):
@@ -295,7 +293,7 @@ def _remove(place: Place, name: str) -> None:
     try:
         place.files.rm_file(place.path(name))
     except FileNotFoundError as error:  # another run was faster
-        if no_bucket(error):
+        if not is_missing(error):
             raise
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -30,12 +32,55 @@ def _is_selector(selector: str) -> str:
     return selector
 
 
+_SECRET = {
+    *("key", "secret", "password", "account_key", "sas_token", "connection_string", "username", "secret_key"),
+    *("passphrase", "access_key", "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "token"),
+    *("access_token", "session_token", "api_key", "passwd", "credential", "credentials", "client_secret"),
+    *("authorization", "private_key", "pat"),
+}
+# Ways of gcsfs to find a token, which are none; and a file that holds one.
+_NO_TOKEN = re.compile(r"anon|browser|cache|cloud|google_default|.*\.json")
+_WITH_PASSWORD = re.compile("://[^/?#@]*:[^/?#@]*@")
+
+
+def without_secrets(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a storage as they are. Raises ValueError for a secret among them, at whatever depth."""
+    for name in sorted(_secrets_in(options)):
+        raise ValueError(f"`{name}` is a secret, and this file is shared: put it in the environment")
+    return options
+
+
+def _secrets_in(options: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of nested dictionaries that hold secrets."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _secrets_in(value)
+        said = value if isinstance(value, str) else ""
+        is_token = str(name).lower() in _SECRET and not (name == "token" and _NO_TOKEN.fullmatch(said))
+        if is_token or _WITH_PASSWORD.search(said):
+            yield str(name)
+
+
+def _is_protocol(name: str) -> str:
+    """A name that fsspec knows. To import it takes a moment, and most files name no storage."""
+    import fsspec
+
+    known = fsspec.available_protocols()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "write s3, gs or another that fsspec knows"
+        raise ValueError(f"{name} is no storage: {hint}")
+    return name
+
+
 Regex = Annotated[str, AfterValidator(_is_regex)]
 Selector = Annotated[str, AfterValidator(_is_selector)]
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*$")]  # BCP 47: en, zh-Hans, pt-BR
 # A path here or on object storage (`s3://bucket/folder`, as fsspec has it), or a pattern with *. A string: a Path would
 # make one slash of two.
 Location = Annotated[str, Field(min_length=1)]
+Protocol = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*$"), AfterValidator(_is_protocol)]  # s3, gs
+StorageOptions = Annotated[dict[str, Any], AfterValidator(without_secrets)]  # fsspec's
 
 
 class Section(BaseModel):
@@ -115,7 +160,7 @@ class FileSource(Source):
     """Files: one, a folder of them, or a pattern with *; here or on object storage."""
 
     path: Location
-    storage: dict[str, str | int | bool] = {}  # options of fsspec, such as {anon: true}; keys belong in the environment
+    storage: StorageOptions = {}  # such as {anon: true}; keys belong in the environment
 
 
 class HtmlSource(FileSource):

@@ -254,10 +254,14 @@ def refuse_repeated_ids(files: Sequence[Path]) -> None:
     """Raises UserError where two documents of some files share an id."""
     if not all("id" in open_part(path).schema_arrow.names for path in files):
         return  # whoever reads them says what is missing
-    ids = pl.concat([pl.DataFrame(read_columns(path, ["id"]))["id"].cast(pl.String) for path in files])
+    by_file = [pl.DataFrame(read_columns(path, ["id"]))["id"].cast(pl.String) for path in files]
+    ids = pl.concat(by_file)
     repeated = ids.filter(ids.is_duplicated())
     if len(repeated):
-        raise UserError(f"{files[0].parent}: the id {repeated[0]} occurs twice: give each document an id of its own")
+        id = repeated[0]  # which may be null
+        where = [path for path, own in zip(files, by_file, strict=True) for _ in range(own.eq_missing(id).sum())]
+        places = f"in {where[0]} and in {where[1]}" if where[0] != where[1] else f"in {where[0]}"
+        raise UserError(f"the id {id} occurs twice, {places}: give each document an id of its own")
 
 
 def map_parts(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
+import datetime
 import json
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from corpus.errors import UserError
+from corpus.storage_errors import is_missing, shown, storage_errors, without_secrets
+from corpus.storage_options import Options, connect, options_for
 
 HOME = Path(".corpusmill")
 MANIFEST = "manifest.json"
@@ -31,7 +34,6 @@ STAMPS = (  # what storages tell of a file's state, the surest first
     *("LastModified", "Last-Modified", "last_modified", "updated", "created"),
 )
 
-Options = Mapping[str, Mapping[str, Any]]  # of fsspec, by protocol: {"s3": {"endpoint_url": …}}
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -58,15 +60,6 @@ def is_remote(place: Path | str) -> TypeGuard[str]:
     return isinstance(place, str)
 
 
-def options_for(address: str, storage: Options) -> dict[str, Any]:
-    """The options of `storage` in params.yaml that go with an address.
-
-    >>> options_for("s3://bucket/clean", {"s3": {"anon": True}, "gs": {"token": "anon"}})
-    {'anon': True}
-    """
-    return dict(storage.get(address.partition("://")[0], {}))
-
-
 class Place(NamedTuple):
     """A file or folder of a storage."""
 
@@ -83,69 +76,25 @@ def open_place(address: str, storage: Options) -> Place:
 
     Raises UserError for a storage that is not known or not installed, and for an address that names nothing in it.
     """
-    shown = address.partition("?")[0]  # what follows may be a signature
+    seen = shown(address)
     if "*" in address:
-        raise UserError(f"{shown}: name a folder or a file; patterns are for `sources` in params.yaml")
-    with storage_errors(shown):
-        import fsspec
-
-        files, root = fsspec.core.url_to_fs(address, **options_for(address, storage))
-    if not root.strip("/") or not is_inside(PurePosixPath(shown).name):
-        raise UserError(f"{shown} names nothing: write it as s3://bucket/folder")
-    return Place(shown, files, root.rstrip("/"))
-
-
-@contextlib.contextmanager
-def storage_errors(address: str) -> Iterator[None]:
-    """Turn whatever a storage's client raises into one sentence: each has exceptions of its own."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise  # this machine's disk
-        raise UserError(f"{address}: {reason(error, address.partition('://')[0])}") from None
-
-
-def reason(error: Exception, protocol: str) -> str:
-    """What a storage said, and what would be right."""
-    said = " ".join(str(error).split())[:300] or type(error).__name__
-    if isinstance(error, ImportError):
-        package = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}.get(protocol)
-        return f"{said} (pip install {package})" if package else said
-    if "Protocol not known" in said:
-        return "no storage goes by that name: write s3://, gs:// or another that fsspec knows"
-    if "Credential" in type(error).__name__:
-        variables = {"s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "gs": "GOOGLE_APPLICATION_CREDENTIALS"}
-        return (
-            f"no credentials ({said}): set {variables.get(protocol, 'them')} in the environment, or for public data "
-            f"`storage: {{{protocol}: {{anon: true}}}}` in params.yaml"
-        )
-    if isinstance(error, PermissionError):
-        return f"denied ({said}): the credentials in the environment need the right to list, read and write there"
-    if no_bucket(error):
-        return f"no such bucket ({said}): create it, or correct the address"
-    if isinstance(error, FileNotFoundError):
-        return "does not exist: name a folder or file that is there"
-    if isinstance(error, NotImplementedError):
-        return "this storage can be read only: name another"
-    return f"{said}; `storage` in params.yaml has the storage's options, such as {{s3: {{endpoint_url: …}}}}"
-
-
-def no_bucket(error: BaseException) -> bool:
-    """Whether a storage's client says that not even the bucket exists."""
-    return type(error.__cause__).__name__ == "NoSuchBucket" or "bucket does not exist" in str(error)
+        raise UserError(f"{seen}: name a folder or a file; patterns are for `sources` in params.yaml")
+    with storage_errors(address):
+        files, root = connect(address, options_for(address, storage))
+    if not root.strip("/") or not is_inside(PurePosixPath(seen).name):
+        raise UserError(f"{seen} names nothing: write it as s3://bucket/folder")
+    return Place(seen, files, root.rstrip("/"))
 
 
 def with_addresses(text: str, home: Path = HOME) -> str:
-    """A message that names addresses where it named their mirrors below `home`."""
+    """A message that names addresses where it named their mirrors below `home`, none of them with a secret in it."""
+    text = without_secrets(text)
     if "/remote/" not in text:
         return text
     text = text.replace(f"{home.resolve()}/", f"{home}/")
 
     def address_of(found: re.Match[str]) -> str:
-        about = Path(found[0]) / "address"
+        about = _about(Path(found[0]))
         return about.read_text("utf-8") if about.is_file() else found[0]
 
     return re.sub(rf"{re.escape(str(home))}/remote/[0-9a-f]{{32}}/", address_of, text)
@@ -217,22 +166,29 @@ def read_manifest(place: Place) -> bytes:
     try:
         return bytes(place.files.cat_file(place.path(MANIFEST)))
     except FileNotFoundError as error:
-        if no_bucket(error):
+        if not is_missing(error):
             raise
         return b""
 
 
+def stamp_of(info: Mapping[str, Any]) -> str:
+    """What a storage tells of a file's state; empty where that is nothing. Some give a time in two ways."""
+    value = next((info[key] for key in STAMPS if info.get(key) is not None), "")
+    return str(value.timestamp() if isinstance(value, datetime.datetime) else value)
+
+
 def list_objects(place: Place) -> dict[str, Mapping[str, Any]]:
     """What a storage says of each file in a folder, by name; empty where there is no such folder."""
+    return {name: info for name, info in _list_all(place).items() if info["type"] == "file"}
+
+
+def _list_all(place: Place) -> dict[str, Mapping[str, Any]]:
+    """The same of links and the like, which some storages have beside files."""
     place.files.invalidate_cache()
     found = place.files.find(place.root, detail=True)
     below = {path[len(place.root) :].lstrip("/"): info for path, info in found.items()}
-    return {
-        name: info
-        for name, info in below.items()
-        # Consoles make empty objects for folders.
-        if name and not name.endswith("/") and info["type"] == "file"
-    }
+    # Consoles make empty objects for folders.
+    return {name: info for name, info in below.items() if name and not name.endswith("/")}
 
 
 # ---- fetching --------------------------------------------------------------------------------------------------------
@@ -295,18 +251,24 @@ def fetch_folders(address: str, names: Iterable[str], storage: Options, home: Pa
     """
     from corpus.stage import digest_of
 
-    found = {}
+    found: dict[str, Path] = {}
     for name in names:
         with contextlib.suppress(Missing):
             found[name] = fetch(f"{address}/{name}", storage, home)
     if not found:
-        raise Missing(f"{address} holds no stage's folder: name the folder that {address}/clean would be in")
+        seen = shown(address)
+        raise Missing(f"{seen} holds no stage's folder: name the folder that {seen}/clean would be in")
     said = {name: str(path) for name, path in found.items()}
-    with _folder_once(home, digest_of(json.dumps(["folders", address, said])), address) as (folder, partial):
-        if partial:
-            for name, path in found.items():
-                (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                (partial / name).symlink_to(path.resolve())
+    with _folder_once(home, digest_of(json.dumps(["folders", address, said])), address) as (folder, building):
+        for name, path in found.items():
+            link = building / name
+            if link.resolve() != path.resolve():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                fresh = link.with_name(f".{link.name}.{os.getpid()}.partial")
+                fresh.unlink(missing_ok=True)
+                # From where it will lie, and not absolute: so that they can all be moved together.
+                fresh.symlink_to(os.path.relpath(path.resolve(), (folder / name).parent.resolve()))
+                fresh.replace(link)
     return folder
 
 
@@ -343,9 +305,9 @@ def _listed(place: Place) -> list[_Wanted]:
     try:
         found = {"": place.files.info(place.root)}
         if found[""]["type"] == "directory":
-            found = dict(list_objects(place))
+            found = dict(_list_all(place))
     except FileNotFoundError as error:
-        if no_bucket(error):
+        if not is_missing(error):
             raise
         found = {}
     if not found:
@@ -355,41 +317,45 @@ def _listed(place: Place) -> list[_Wanted]:
             raise UserError(f"{place.address} is not published yet: wait for the run that does, or run it again")
         if name and not is_inside(name):
             raise UserError(f"{place.address} holds {name!r}, which can be no file here: rename it")
+        if name and (found[name]["type"] != "file" or found[name].get("islink")):
+            raise UserError(f"{place.address} holds {name}, a link or no file at all: put the file itself there")
+        for above in map(str, PurePosixPath(name).parents):
+            if above in found:
+                raise UserError(f"{place.address} holds {above} and {name}: here one is a folder, rename the other")
     return [
-        _Wanted(name, place.path(name) if name else place.root, info.get("size"), None, _stamp(info))
+        _Wanted(name, place.path(name) if name else place.root, info.get("size"), None, stamp_of(info))
         for name, info in sorted(found.items())
     ]
 
 
-def _stamp(info: Mapping[str, Any]) -> str:
-    return next((str(info[key]) for key in STAMPS if info.get(key) is not None), "")
-
-
 def _mirror(place: Place, wanted: list[_Wanted], home: Path) -> Path:
     """A folder of links to the contents of files, which are kept once each in `home`/remote/objects."""
-    from corpus.stage import digest_of, link
+    from corpus.stage import digest_of
 
     objects = home / "remote" / "objects"
     objects.mkdir(parents=True, exist_ok=True)
     keys = in_threads(lambda one: _content(place, one, objects), wanted, f"fetch {place.address}")
     names = [(one.name, key) for one, key in zip(wanted, keys, strict=True)]
     view = digest_of(json.dumps(["mirror", place.address, names]))
-    with _folder_once(home, view, place.address) as (folder, partial):
-        if partial:
-            for name, key in names:
-                target = partial / name if name else partial
+    with _folder_once(home, view, place.address) as (folder, building):
+        for name, key in names:
+            target = building / name if name else building
+            if not _is_same(target, objects / key):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                link(objects / key, target)
+                _put(objects / key, target)
     return folder
 
 
 @contextlib.contextmanager
-def _folder_once(home: Path, view: str, address: str) -> Iterator[tuple[Path, Path | None]]:
-    """Where the mirror of an address lies, and where to build it, unless it is there: it comes there when whole."""
+def _folder_once(home: Path, view: str, address: str) -> Iterator[tuple[Path, Path]]:
+    """Where the mirror of an address lies, and where to build it: it comes there when whole. One that is there is only
+    to be mended."""
     last = PurePosixPath(address).name
     folder = home / "remote" / view
     if folder.exists():
-        yield folder / last, None
+        if not _about(folder).exists():
+            write_address(folder, address)
+        yield folder / last, folder / last
         return
     with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=folder.parent) as work:
         partial = Path(work) / view
@@ -406,35 +372,58 @@ def _content(place: Place, wanted: _Wanted, objects: Path) -> str:
     from corpus.stage import file_digest
 
     key = wanted.key(place)
-    if key and (objects / key).exists():
+    if key and _is_whole(objects / key, wanted):
         return key
     with tempfile.NamedTemporaryFile(dir=objects, prefix=".", suffix=".partial") as file:
         partial = Path(file.name)
         try:
             place.files.get_file(wanted.path, str(partial))
         except FileNotFoundError as error:
-            if no_bucket(error):
+            if not is_missing(error):
                 raise
             raise _Gone(PurePosixPath(wanted.path).name) from None
         size, digest = partial.stat().st_size, file_digest(partial)
-        shown = f"{place.address}/{wanted.name}".rstrip("/")
+        seen = f"{place.address}/{wanted.name}".rstrip("/")
         if wanted.size is not None and size != wanted.size:
-            raise UserError(f"{shown} came with {size:,} bytes, not {wanted.size:,}: it was cut or replaced there")
+            raise UserError(f"{seen} came with {size:,} bytes, not {wanted.size:,}: it was cut or replaced there")
         if wanted.digest and digest != wanted.digest:
-            raise UserError(f"{shown} is not what was published, though as long: remove it and run its stage again")
-        if wanted.stamp and _stamp(place.files.info(wanted.path)) != wanted.stamp:
-            raise UserError(f"{shown} changed while it was fetched: run this again when nobody writes there")
+            raise UserError(f"{seen} is not what was published, though as long: remove it and run its stage again")
+        if wanted.stamp and stamp_of(place.files.info(wanted.path)) != wanted.stamp:
+            raise UserError(f"{seen} changed while it was fetched: run this again when nobody writes there")
         key = key or digest
-        keep(partial, objects / key)
+        _put(partial, objects / key)
     return key
 
 
+def _is_whole(kept: Path, wanted: _Wanted) -> bool:
+    """Whether a content that was fetched before is here, as long as it was, and with the digest that is known of it."""
+    from corpus.stage import file_digest
+
+    if not kept.is_file() or kept.stat().st_size != (kept.stat().st_size if wanted.size is None else wanted.size):
+        return False
+    return not wanted.digest or file_digest(kept) == wanted.digest
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two places hold one file, or files with the same content."""
+    from corpus.stage import file_digest
+
+    if not one.is_file():
+        return False
+    same_size = one.stat().st_size == other.stat().st_size
+    return one.samefile(other) or (same_size and file_digest(one) == file_digest(other))
+
+
 def keep(source: Path, target: Path) -> None:
-    """Link a file to where contents are kept, whole or not at all; what is there already is the same."""
+    """Link a file to where contents are kept; what is there already, as long as it, is the same."""
+    if not target.exists() or target.stat().st_size != source.stat().st_size:
+        _put(source, target)
+
+
+def _put(source: Path, target: Path) -> None:
+    """Link a file to a place, whole or not at all."""
     from corpus.stage import link
 
-    if target.exists():
-        return
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".", suffix=".partial") as folder:
         link(source, Path(folder) / "file")
         (Path(folder) / "file").replace(target)
@@ -442,7 +431,13 @@ def keep(source: Path, target: Path) -> None:
 
 def write_address(folder: Path, address: str) -> None:
     """Note in the folder of a mirror what the beginning of its path stands for in messages."""
-    (folder / "address").write_text(address[: -len(PurePosixPath(address).name)], "utf-8")
+    seen = shown(address)
+    _about(folder).write_text(seen[: -len(PurePosixPath(seen).name)], "utf-8")
+
+
+def _about(folder: Path) -> Path:
+    """Where that is noted: under the folder's own name, a digest of what lies there, which that cannot have."""
+    return folder / folder.name
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], shown: str) -> list[Result]:

@@ -20,7 +20,8 @@ from corpus import publish as publishing
 from corpus.cli import main
 from corpus.errors import UserError
 from corpus.publish import open_target, publish
-from corpus.storage import DRAFTS, MANIFEST, Options, fetch, fetch_folders, location
+from corpus.storage import DRAFTS, MANIFEST, fetch, fetch_folders, location
+from corpus.storage_options import Options, refuse_unknown_options
 
 TEXTS = [f"Line {n} of a text about files, folders and the programs that read them. " * 3 for n in range(7)]
 Write = Callable[[str], Path]
@@ -383,6 +384,9 @@ def test_what_a_storage_refuses_is_a_sentence(
     assert "nosuch://b/x: no storage goes by that name" in said(capsys, [*scrape, "nosuch://b/x"])
     assert "a web server can be read only" in said(capsys, [*scrape, f"{s3.endpoint}/b/x"])
     assert "name a folder or a file; patterns are for" in said(capsys, [*scrape, s3.address("*")])
+    signed = "https://me:word@127.0.0.1/x?X-Amz-Signature=word"
+    text = said(capsys, [*scrape, signed])
+    assert "https://127.0.0.1/x: a web server can be read only" in text and "word" not in text
     assert "s3:// names nothing: write it as" in said(capsys, [*scrape, "s3://"])
     assert "`corpus run` writes into a folder here" in said(capsys, ["run", "--output", s3.address("x")])
     monkeypatch.setitem(sys.modules, "gcsfs", None)
@@ -393,8 +397,17 @@ def test_what_a_storage_refuses_is_a_sentence(
     anonymous = {"sources": [], "storage": {"s3": s3.options["s3"] | {"anon": True}}}
     save_params(anonymous)
     assert "denied (" in said(capsys, [*scrape, s3.address("x")])
+    for wrong, right in (
+        ("endpoint_ulr", "endpoint_url"),
+        ("anonn", "anon"),
+        ("use_listing_cache", "use_listings_cache"),
+    ):
+        save_params({"storage": {"s3": {wrong: "x"}}})
+        assert f"storage: {wrong} is no option of s3://: did you mean {right}?" in said(
+            capsys, [*scrape, s3.address("x")]
+        )
     save_params({"storage": {"s3": {"key": "x"}}})
-    assert "s3.key is a secret, and this file is shared: put it in the env" in said(capsys, [*scrape, s3.address("x")])
+    assert "storage.s3: `key` is a secret, and this file is shared" in said(capsys, [*scrape, s3.address("x")])
     save_params({"storage": {"s3": s3.options["s3"] | {"max_concurrency": 3}}})  # a client of its own, without keys
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -407,6 +420,19 @@ def test_errors_name_addresses_and_not_their_mirrors(
     s3.files.pipe_file(f"{s3.name}/mine/a.parquet", b"no Parquet at all")
     text = said(capsys, ["measure", "--input", s3.address("mine"), "--output", "signals"])
     assert text.startswith(f"error: {s3.address('mine/a.parquet')} is not a whole Parquet file")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        ("http", "headers ssl timeout auth cookies params proxy trust_env max_redirects client_kwargs block_size"),
+        ("s3", "profile session_vars anon endpoint_url client_kwargs config_kwargs max_concurrency requester_pays"),
+        ("sftp", "port username password key_filename timeout compress allow_agent look_for_keys sock"),
+    ],
+)
+def test_options_that_storages_hand_on_are_left_alone(protocol: str, words: str) -> None:
+    if protocol != "sftp" or importlib.util.find_spec("paramiko"):
+        refuse_unknown_options(fsspec.get_filesystem_class(protocol), protocol, dict.fromkeys(words.split()))
 
 
 def test_an_address_of_files_here_is_a_path() -> None:

@@ -26,7 +26,7 @@ from corpus.clean.personal import mask_personal_data
 from corpus.clean.worker import clean_rows
 from corpus.documents import DOCUMENT, DROPPED, DROPPED_TEXT_CHARS, part_writer, to_arrow, write_table
 from corpus.errors import UserError
-from corpus.scrape.files import SUFFIXES
+from corpus.scrape.files import refuse_beside_parquet
 from corpus.stage import (
     Metrics,
     Part,
@@ -112,7 +112,7 @@ def _as_parts(run: Run) -> Iterator[tuple[Run, Metrics]]:
     """
     nothing = count_rows(rows_in=0, dropped={})
     if any(path.suffix == ".parquet" or any(path.glob("*.parquet")) for path in run.inputs):
-        _refuse_other_files(run.inputs)
+        refuse_beside_parquet(run.inputs)
         yield run, nothing
         return
     missing = [path for path in run.inputs if not path.exists()]
@@ -134,16 +134,6 @@ def _as_parts(run: Run) -> Iterator[tuple[Run, Metrics]]:
             link(path, run.output / path.name)
         unreadable = count_rows(rows_in=gathered["rows"]["dropped"], dropped=reasons)
         yield dataclasses.replace(run, inputs=(folder,), limit=None), unreadable
-
-
-def _refuse_other_files(inputs: Sequence[Path]) -> None:
-    """Raise UserError where documents lie beside the Parquet, or in folders below it, that would not be read."""
-    suffixes = [suffix for kind in SUFFIXES.values() for suffix in kind]
-    for path in inputs:
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            read = file.suffix == ".parquet" and file.parent in (path, path.parent)
-            if file.suffix.lower() in suffixes and not read and file.is_file():
-                raise UserError(f"{file} lies beside Parquet and would not be read: name one kind of file with --input")
 
 
 def _as_documents(part: Part, batch: pl.DataFrame) -> pl.DataFrame:

@@ -26,6 +26,7 @@ from corpus.errors import UserError
 from corpus.filter.table import cut, figure, printable
 from corpus.histograms import QUANTILES, histogram, quantiles
 from corpus.inspect.terminal import plain, table, to_text
+from corpus.storage import with_addresses
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 BATCH_BYTES, BATCH_ROWS = 1 << 25, 1 << 16
@@ -87,7 +88,10 @@ def folder_stats(path: Path) -> dict[str, Any]:
     if broken:
         raise UserError("; ".join(broken[:3]) + (f"; and {len(broken) - 3} more files" if broken[3:] else ""))
     ordered = sorted((dropped, files) for (dropped, _), files in sections.items())
-    return {"path": str(path), "sections": [_section(path, files, dropped) for dropped, files in ordered]}
+    return {
+        "path": with_addresses(str(path)),
+        "sections": [_section(path, files, dropped) for dropped, files in ordered],
+    }
 
 
 def _files(path: Path) -> list[Path]:

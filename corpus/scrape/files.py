@@ -11,15 +11,17 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import quote
 
 from fastwarc.stream_io import Lz4Reader, ZstdReader
 
-from corpus.errors import UserError
-from corpus.storage import STAMPS, no_bucket, reason
+from corpus.errors import StageError, UserError
+from corpus.storage import stamp_of
+from corpus.storage_errors import is_missing, refusal, shown
+from corpus.storage_options import connect
 
 SUFFIXES = {
     "jsonl": (".jsonl", ".ndjson"),
@@ -50,6 +52,11 @@ class FileEntry(NamedTuple):
     def is_local(self) -> bool:
         return "://" not in self.path
 
+    @property
+    def shown(self) -> str:
+        """Its path for messages."""
+        return shown(self.path)
+
 
 def has_suffix(name: str, suffixes: Sequence[str], compressed: bool = True) -> bool:
     """Whether a file's name ends like one of a kind, compressed or not.
@@ -70,6 +77,16 @@ def is_of_kind(name: str, kind: str) -> bool:
     return has_suffix(name, OF_KIND[kind], kind != "parquet") or (kind == "jsonl" and has_suffix(name, (".json",)))
 
 
+def refuse_beside_parquet(inputs: Iterable[Path]) -> None:
+    """Raises UserError where documents lie beside the Parquet, or in folders below it, that would not be read."""
+    suffixes = [suffix for kind in SUFFIXES.values() for suffix in kind]
+    for path in inputs:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            read = file.suffix == ".parquet" and file.parent in (path, path.parent)
+            if has_suffix(file.name, suffixes) and not read and file.is_file():
+                raise UserError(f"{file} lies beside Parquet and would not be read: name one kind of file with --input")
+
+
 def list_files(location: str, kind: str, storage: Storage | None = None) -> list[FileEntry]:
     """The files at a path, in a folder, or that a pattern with * matches, sorted by path.
 
@@ -79,7 +96,9 @@ def list_files(location: str, kind: str, storage: Storage | None = None) -> list
     location = location.removeprefix("file://")
     found = _list_local(Path(location), kind) if "://" not in location else _list_remote(location, kind, storage or {})
     if not found:
-        raise UserError(f"sources: {location} matches no {' or '.join(OF_KIND[kind])} file: there is nothing to read")
+        raise UserError(
+            f"sources: {shown(location)} matches no {' or '.join(OF_KIND[kind])} file: there is nothing to read"
+        )
     return found
 
 
@@ -120,9 +139,8 @@ def readable_name(name: str) -> str:
 
 def _list_remote(location: str, kind: str, storage: Storage) -> list[FileEntry]:
     with _storage_errors(location):
-        import fsspec
-
-        files, root = fsspec.core.url_to_fs(location, **storage)
+        files, root = connect(location, storage)
+        files.invalidate_cache()
         if "*" in root:
             found = files.glob(root, detail=True)
             base = root[: root.index("*")].rpartition("/")[0]
@@ -141,8 +159,7 @@ def _list_remote(location: str, kind: str, storage: Storage) -> list[FileEntry]:
 
 
 def _remote_entry(files: Any, path: str, info: Mapping[str, Any], name: str) -> FileEntry:
-    stamp = next((str(info[key]) for key in STAMPS if info.get(key) is not None), "")
-    return FileEntry(files.unstrip_protocol(path), readable_name(name), info.get("size") or 0, stamp)
+    return FileEntry(files.unstrip_protocol(path), readable_name(name), info.get("size") or 0, stamp_of(info))
 
 
 @contextlib.contextmanager
@@ -150,13 +167,56 @@ def _storage_errors(location: str) -> Iterator[None]:
     """Turn whatever a storage's client raises into one sentence: each has exceptions of its own."""
     try:
         yield
-    except UserError:
+    except (UserError, StageError):
         raise
     except Exception as error:
-        if isinstance(error, FileNotFoundError) and not no_bucket(error):
-            raise UserError(f"sources: {location} does not exist: name a file, a folder, or a pattern with *") from None
-        said = reason(error, location.partition("://")[0])
-        raise UserError(f"sources: {location} cannot be read: {said}") from None
+        seen = shown(location)
+        if isinstance(error, FileNotFoundError) and is_missing(error):
+            raise UserError(f"sources: {seen} does not exist: name a file, a folder, or a pattern with *") from None
+        raise refusal(error, f"sources: {seen} cannot be read", location.partition("://")[0]) from None
+
+
+def state_of(entry: FileEntry, storage: Storage | None = None) -> tuple[int, str] | None:
+    """Size and stamp that a file has now; None where it is gone."""
+    try:
+        if entry.is_local:
+            now = _local_entry(Path(entry.path), entry.name)
+            return now.size, now.stamp
+    except FileNotFoundError:
+        return None
+    with _storage_errors(entry.path):
+        files, path = connect(entry.path, storage or {})
+        # What was listed is what it was before. S3 can be asked past it, which spares the next file a request.
+        anew = {"refresh": True} if hasattr(files, "call_s3") else {}
+        if not anew:
+            files.invalidate_cache()
+        try:
+            now = _remote_entry(files, path, files.info(path, **anew), entry.name)
+        except FileNotFoundError as error:
+            if not is_missing(error):
+                raise
+            return None
+    return now.size, now.stamp
+
+
+@contextlib.contextmanager
+def unchanged(entry: FileEntry, storage: Storage | None = None) -> Iterator[None]:
+    """Raises StageError where a file is not, after it was read, what it was when it was listed.
+
+    Where the listing says nothing of its state, that before reading counts. What looks like damage may be a change.
+    """
+    before = (entry.size, entry.stamp) if entry.stamp else state_of(entry, storage)
+    try:
+        yield
+    except Exception:
+        _refuse_changed(entry, storage, before)
+        raise
+    _refuse_changed(entry, storage, before)
+
+
+def _refuse_changed(entry: FileEntry, storage: Storage | None, before: tuple[int, str] | None) -> None:
+    if before is not None and state_of(entry, storage) != before:
+        raise StageError(f"{entry.shown} changed while it was read: run again once it is complete")
 
 
 @contextlib.contextmanager
@@ -264,16 +324,16 @@ def rust_errors() -> Iterator[None]:
 def read_lines(location: str, kind: str = "text", storage: Storage | None = None) -> Iterator[str]:
     """The lines of text files, one file or several, compressed or not; without empty ones and comments (#).
 
-    For lists of addresses. Raises UserError for what is missing, damaged, or no text.
+    For lists of addresses. Raises UserError for what is missing, damaged, or no text; StageError as `unchanged` does.
     """
     for entry in list_files(location, kind, storage):
         try:
-            with open_bytes(entry, storage) as file:
+            with unchanged(entry, storage), open_bytes(entry, storage) as file:
                 while line := file.readline(MAX_LINE):
                     text = line.decode("utf-8-sig").strip()
                     if text and not text.startswith("#"):
                         yield text
         except DAMAGE as error:
-            raise UserError(f"{entry.path} is damaged ({error}): copy it again") from None
+            raise UserError(f"{entry.shown} is damaged ({error}): copy it again") from None
         except UnicodeDecodeError:
-            raise UserError(f"{entry.path} is no list: it should be text in UTF-8 with an address a line") from None
+            raise UserError(f"{entry.shown} is no list: it should be text in UTF-8 with an address a line") from None

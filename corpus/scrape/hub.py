@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-from corpus.errors import UserError
+from corpus.errors import StageError, UserError
 from corpus.sources import HfSource
+from corpus.storage_errors import is_unreachable, shown
 
 
 def stream(source: HfSource, skip: int = 0) -> Iterator[dict[str, Any]]:
     """The rows of a dataset from the `skip`-th on. Code that a dataset brings is never run.
 
-    Raises UserError where the dataset, its configuration or its split is missing, or the hub cannot be reached.
+    Raises UserError where the dataset, its configuration or its split is missing, StageError where the hub cannot be
+    reached.
     """
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from datasets import load_dataset
@@ -40,9 +42,9 @@ def _rest(source: HfSource, first: list[dict[str, Any]], rows: Iterator[dict[str
         raise _refused(source, error) from None
 
 
-def _refused(source: HfSource, error: Exception) -> UserError:
-    said = " ".join(str(error).split())[:300] or type(error).__name__
-    return UserError(
-        f"sources: {source.name}: dataset {source.dataset}, split {source.split}: {said}; "
-        "name one that is on the hub or in a folder, and whether it can be reached"
-    )
+def _refused(source: HfSource, error: Exception) -> UserError | StageError:
+    said = shown(" ".join(str(error).split()))[:300] or type(error).__name__
+    what = f"sources: {source.name}: dataset {source.dataset}, split {source.split}: {said}"
+    if is_unreachable(error) and "OfflineMode" not in said:  # which its user has chosen
+        return StageError(f"{what}; run again when the hub can be reached")
+    return UserError(f"{what}; name one that is on the hub or in a folder, and whether it can be reached")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
 from corpus.documents import open_part, part_writer
+from corpus.errors import UserError
 from corpus.stage import link
 
 
@@ -17,6 +19,15 @@ class BatchPart(NamedTuple):
 
     path: Path
     settings: object  # that clean has for it: parts of other settings do not lie in one file
+
+
+def refuse_unknown(merge: Mapping[str, int], names: Iterable[str]) -> None:
+    """Raises UserError where `scrape.merge` names what is no source."""
+    known = sorted(set(names))
+    for name in sorted(set(merge) - set(known)):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean scrape.merge.{near[0]}?" if near else f"known: {', '.join(known)}; or take the line out"
+        raise UserError(f"scrape.merge.{name} is no source: {hint}")
 
 
 def merge_parts(parts: Sequence[BatchPart], part_bytes: float, output: Path) -> None:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from corpus.documents import DROPPED_TEXT_CHARS, document_id, open_part, render_messages
 from corpus.errors import UserError
 from corpus.scrape.archives import read_archive
+from corpus.scrape.fields import NamedFields
 from corpus.scrape.files import (
     COMPRESSED,
     DAMAGE,
@@ -30,11 +31,13 @@ from corpus.scrape.files import (
     open_bytes,
     open_raw,
     read_lines,
+    unchanged,
 )
 from corpus.scrape.label_studio import ANNOTATED, joined_meta, read_task
 from corpus.scrape.messages import Dialogue, dialogue_of
 from corpus.scrape.urls import normalise_url
 from corpus.sources import HfSource, HtmlSource, RowSource, WarcSource
+from corpus.storage_errors import shown
 
 _TAKEN_OVER = ("url", "title", "date", "licence", "lang", "label")
 _DIALOGUES = ("messages", "conversations", "instruction", "input", "chosen")  # looked for beside a text as well
@@ -113,9 +116,9 @@ def files_of(source: FileRows) -> list[FileEntry]:
     if not isinstance(source, WarcSource) or not source.paths:
         return list_files(source.path, source.kind, source.storage)
     lines = read_lines(source.path, storage=source.storage)
-    found = [(f"{source.base}{line}".removeprefix("file://"), line) for line in lines]
+    found = [(f"{source.base}{line}".removeprefix("file://"), shown(line)) for line in lines]
     if not found:
-        raise UserError(f"sources: {source.name}: {source.path} names no archive: it should have one a line")
+        raise UserError(f"sources: {source.name}: {shown(source.path)} names no archive: it should have one a line")
     return [entry for path, name in found for entry in _archives_of_line(path, name)]
 
 
@@ -134,28 +137,35 @@ def read_files(source: FileRows, entries: Iterable[FileEntry], records: Counter[
 
     A row without an id field has `raw`: True; its id is that of its bytes, and repeats get ids of their own. What a
     clipped or broken file loses is one dropped row. `records` counts those of archives by type. Raises UserError for a
-    file that cannot be opened, and for a broken Parquet file.
+    file that cannot be opened, and for a broken Parquet file; StageError for one that changes meanwhile.
     """
     for entry in entries:
-        if isinstance(source, WarcSource):
-            yield from read_archive(source, entry, records, source.storage)
-        elif isinstance(source, RowSource) and source.kind == "parquet":
-            yield from _parquet_rows(source, entry)
-        else:
-            try:
-                with open_bytes(entry, source.storage) as file:
-                    yield from _rows_of_file(source, entry, file)
-            except DAMAGE as error:
-                identity = document_id(f"{source.name}\0{entry.name}")
-                detail = f"{entry.name}: damaged or clipped: {str(error)[:200]}"
-                yield {"id": identity, "reason": "scrape.error.archive", "detail": detail, "text": None}
+        with unchanged(entry, source.storage):
+            yield from _rows_of_entry(source, entry, records)
+
+
+def _rows_of_entry(source: FileRows, entry: FileEntry, records: Counter[str]) -> Iterator[Row]:
+    if isinstance(source, WarcSource):
+        yield from read_archive(source, entry, records, source.storage)
+    elif isinstance(source, RowSource) and source.kind == "parquet":
+        yield from _parquet_rows(source, entry)
+    else:
+        try:
+            with open_bytes(entry, source.storage) as file:
+                yield from _rows_of_file(source, entry, file)
+        except DAMAGE as error:
+            identity = document_id(f"{source.name}\0{entry.name}")
+            detail = f"{entry.name}: damaged or clipped: {str(error)[:200]}"
+            yield {"id": identity, "reason": "scrape.error.archive", "detail": detail, "text": None}
 
 
 def _rows_of_file(source: HtmlSource | RowSource, entry: FileEntry, file: BinaryIO) -> Iterator[Row]:
     if isinstance(source, HtmlSource):
         yield _html_page(source, entry, file)
     elif source.kind in ("jsonl", "label_studio"):
-        yield from _jsonl_rows(source, entry.name, file)
+        fields = NamedFields(source)
+        yield from _jsonl_rows(source, entry.name, file, fields)
+        fields.refuse_missing(entry.shown)
     elif source.kind == "csv":
         yield from _csv_rows(source, entry, file)
     else:
@@ -178,21 +188,22 @@ def _html_page(source: HtmlSource, entry: FileEntry, file: BinaryIO) -> Row:
     return row | {"content_type": "text/html", "body": body}
 
 
-def _jsonl_rows(source: RowSource, name: str, file: BinaryIO) -> Iterator[Row]:
+def _jsonl_rows(source: RowSource, name: str, file: BinaryIO, fields: NamedFields) -> Iterator[Row]:
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
         start = line.lstrip().removeprefix(_BOM) if number == 1 else b""
         if start.startswith(b"[") and (source.kind == "label_studio" or has_suffix(name, (".json",))):
-            yield from _array_rows(source, name, start + file.read(MAX_ARRAY - len(start)))  # often one endless line
+            raw = start + file.read(MAX_ARRAY - len(start))  # often one endless line
+            yield from _array_rows(source, name, raw, fields)
             return
         if len(line) == MAX_LINE and not line.endswith(b"\n"):
             yield _overlong_line(file, line, f"{name}:{number}")
             continue
         raw = line.strip().removeprefix(_BOM) if number == 1 else line.strip()
         if raw:
-            yield _with_id(source, _jsonl_row(source, raw), raw, f"{name}:{number}")
+            yield _with_id(source, _jsonl_row(source, raw, fields), raw, f"{name}:{number}")
 
 
-def _array_rows(source: RowSource, name: str, raw: bytes) -> Iterator[Row]:
+def _array_rows(source: RowSource, name: str, raw: bytes, fields: NamedFields) -> Iterator[Row]:
     """The objects of a JSON array, which is read whole. What follows a fault or its end is one dropped row."""
     text = raw.decode("utf-8", "surrogateescape")
     decoder, at, number = json.JSONDecoder(), 1, 0
@@ -215,7 +226,7 @@ def _array_rows(source: RowSource, name: str, raw: bytes) -> Iterator[Row]:
             yield _with_id(source, refused, rest, f"{name}, object {number}")
             return
         one = text[at:end].encode("utf-8", "surrogateescape")
-        yield _with_id(source, _jsonl_row(source, one), one, f"{name}, object {number}")
+        yield _with_id(source, _jsonl_row(source, one, fields), one, f"{name}, object {number}")
         at = after + text.startswith(",", after)
 
 
@@ -236,13 +247,14 @@ def _overlong_line(file: BinaryIO, start: bytes, where: str) -> Row:
     return refused | {"id": digest.hexdigest(), "text": text}
 
 
-def _jsonl_row(source: RowSource, raw: bytes) -> Row:
+def _jsonl_row(source: RowSource, raw: bytes, fields: NamedFields) -> Row:
     try:
         row = json.loads(raw.decode("utf-8"))
         if not isinstance(row, dict):
             return _refused("scrape.error.json", f"{type(row).__name__}, not an object")
         if source.kind == "label_studio":
-            return _annotated_row(source, row)
+            return _annotated_row(source, row, fields)
+        fields.see(row)
         # Writing what is nested may go deeper than reading it did.
         return document_of(row, source.text_field) | {"key": row.get(source.id_field) if source.id_field else None}
     except UnicodeDecodeError as error:
@@ -251,12 +263,14 @@ def _jsonl_row(source: RowSource, raw: bytes) -> Row:
         return _refused("scrape.error.json", str(error)[:200])
 
 
-def _annotated_row(source: RowSource, task: Row) -> Row:
+def _annotated_row(source: RowSource, task: Row, fields: NamedFields) -> Row:
     """A task of Label Studio as its document, which keeps the id that it was exported with."""
     try:
         found = read_task(task, source.text_field)
     except ValueError as error:
         return _refused("scrape.error.text", str(error)[:500])
+    if found.id is None:
+        fields.see(found.row)
     document = document_of(found.row, source.text_field if found.id is None else "text")
     if "reason" not in document:
         if not all(map(_is_utf8, _strings(found.columns))):
@@ -283,11 +297,7 @@ def _parquet_rows(source: RowSource, entry: FileEntry) -> Iterator[Row]:
     with open_raw(entry, source.storage) as opened:
         try:
             file = open_part(Path(entry.path)) if entry.is_local else pq.ParquetFile(opened)
-            names = file.schema_arrow.names
-            if source.id_field and source.id_field not in names:
-                raise UserError(
-                    f"{entry.path} has no column `{source.id_field}`, which id_field names; it has {_listed(names)}"
-                )
+            _refuse_missing(source, entry, file.schema_arrow.names)
             for batch in file.iter_batches(_PARQUET_ROWS):
                 for row in _python_rows(batch):
                     number += 1
@@ -300,7 +310,7 @@ def _parquet_rows(source: RowSource, entry: FileEntry) -> Iterator[Row]:
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             said = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{entry.path} is damaged after row {number} ({said}): delete it and copy it again"
+                f"{entry.shown} is damaged after row {number} ({said}): delete it and copy it again"
             ) from None
 
 
@@ -344,7 +354,8 @@ def _csv_rows(source: RowSource, entry: FileEntry, file: BinaryIO) -> Iterator[R
     lines = chain(before, [first], iter(lambda: text.readline(MAX_LINE), ""))
     for start, fields, problem in _csv_records(lines, max(",;\t", key=first.count)):
         if not header and fields:
-            header = _csv_header(source, entry.path, fields)
+            header = _csv_header(entry.shown, fields)
+            _refuse_missing(source, entry, header)
             continue
         if not fields and problem is None:
             continue
@@ -401,7 +412,7 @@ def _csv_records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, li
         start += len(read)
 
 
-def _csv_header(source: RowSource, path: str, fields: Sequence[str]) -> list[str]:
+def _csv_header(path: str, fields: Sequence[str]) -> list[str]:
     """The names of the columns. Several without one are called by their place: column_2, column_3."""
     if fields.count("") > 1:
         fields = [field or f"column_{number}" for number, field in enumerate(fields, 1)]
@@ -409,14 +420,13 @@ def _csv_header(source: RowSource, path: str, fields: Sequence[str]) -> list[str
         raise UserError(
             f"{path}: the header {', '.join(map(repr, fields))[:200]} does not name each column once in UTF-8"
         )
-    if source.id_field and source.id_field not in fields:
-        raise UserError(f"{path} has no column `{source.id_field}`, which id_field names; it has {_listed(fields)}")
     return list(fields)
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Names of columns as one line, whatever they hold."""
-    return " ".join(", ".join(names).split())[:500]
+def _refuse_missing(source: RowSource, entry: FileEntry, columns: Sequence[str]) -> None:
+    fields = NamedFields(source)
+    fields.see(columns)
+    fields.refuse_missing(entry.shown)
 
 
 def _text_file(source: RowSource, name: str, file: BinaryIO) -> Row:
@@ -446,7 +456,8 @@ def _with_id(source: RowSource | HfSource, row: Row, raw: bytes, where: str) -> 
     key = row.pop("key", None)
     named = isinstance(key, str | int) and not isinstance(key, bool)
     if source.id_field and not named and "reason" not in row and "id" not in row:
-        row = _refused("scrape.error.text", f"id_field {source.id_field} is missing, or no string or integer")
+        said = "is missing" if key is None else f"is {type(key).__name__}, no string or integer"
+        row = _refused("scrape.error.text", f"id_field {source.id_field} {said}")
     if "id" not in row:  # what people annotated keeps the id that it had
         row["id"] = document_id(f"{source.name}\0{key}") if named and source.id_field else document_id(raw)
         if not (named and source.id_field):

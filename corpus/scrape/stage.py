@@ -30,7 +30,7 @@ from corpus.documents import (
     part_writer,
     write_table,
 )
-from corpus.errors import UserError
+from corpus.errors import StageError, UserError
 from corpus.executor import Workers, run_tasks
 from corpus.params import Forget, Params, Scrape
 from corpus.progress import progress
@@ -48,14 +48,15 @@ from corpus.scrape.buckets import (
     scrape_lock,
     spilled,
 )
+from corpus.scrape.fields import NamedFields
 from corpus.scrape.files import SUFFIXES, FileEntry, Storage, files_in, has_suffix, is_of_kind
 from corpus.scrape.forget import forgetter, forgotten, url_forgetter
 from corpus.scrape.label_studio import ANNOTATED
-from corpus.scrape.merge import BatchPart, merge_parts
+from corpus.scrape.merge import BatchPart, merge_parts, refuse_unknown
 from corpus.scrape.rows import FileRows, files_of, read_dataset_row, read_files
 from corpus.sources import AnySource, FileSource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
 from corpus.stage import Metrics, Run, add_metrics, count_rows, digest_of, is_whole, link, seal, write_json
-from corpus.storage import options_for
+from corpus.storage_options import options_for, refuse_memory
 
 READS = ()
 VERSION = 4
@@ -72,6 +73,8 @@ def run(run: Run) -> Metrics:
     Metrics: rows and dropped_by_reason, and `sources`: per source and batch the rows, the bytes kept, and of archives
     the records by type.
     """
+    if not run.inputs:
+        refuse_unknown(run.params.scrape.merge, (source.name for source in run.params.sources))
     sources = sources_of_paths(run.inputs) if run.inputs else with_storage(run.params)
     if not sources:
         raise UserError("sources: there is none: name a site, a folder or a file in params.yaml, or use --input")
@@ -83,10 +86,15 @@ def run(run: Run) -> Metrics:
 
 
 def with_storage(params: Params) -> list[AnySource]:
-    """The sources, those that read files with the options of their storage: of `storage` and, above them, their own."""
+    """The sources, those that read files with the options of their storage: of `storage` and, above them, their own.
+
+    Raises UserError for an address that no other process could read.
+    """
 
     def options(source: FileSource) -> Storage:
         addresses = [source.path, source.base] if isinstance(source, WarcSource) else [source.path]
+        for address in addresses:
+            refuse_memory(f"sources: {source.name}: {address}", address)
         named = [options_for(address, params.storage) for address in addresses]
         return {name: value for one in [*named, source.storage] for name, value in one.items()}
 
@@ -131,14 +139,16 @@ def gather(
                 raise UserError(
                     f"sources: {source.name} comes twice with batch {source.batch}: rename one or raise its batch"
                 )
-            entry = _entry(source, home, before) if limit is None else None
+            # Listed once: what is read under these stamps is kept under them.
+            listed = _files(source)
+            entry = _entry(source, listed, home, before) if limit is None else None
             folder = entry or work / f"{_name(source)}-written"
             known = is_whole(folder, home)
             if not known:
                 partial = _partial(folder)
                 partial.mkdir(parents=True)
                 try:
-                    segments = _segments(source, scrape, forget, home, work / _name(source), limit, crew)
+                    segments = _segments(source, listed, scrape, forget, home, work / _name(source), limit, crew)
                     metrics = _write_source(source, segments, scrape, work, partial, seen, must_go)
                     write_json(partial / "metrics.json", metrics)
                     seal(partial)
@@ -173,16 +183,20 @@ def gather(
         return functools.reduce(add_metrics, total)
 
 
+def _files(source: AnySource) -> list[FileEntry]:
+    """The files of a source; none of what comes from the web or a hub."""
+    if isinstance(source, HfSource):
+        return files_in(Path(source.dataset)) if Path(source.dataset).is_dir() else []
+    return files_of(source) if isinstance(source, FileRows) else []
+
+
 def _name(source: AnySource) -> str:
     return f"{source.name}-{source.batch}"
 
 
-def _entry(source: AnySource, home: Path, before: str) -> Path | None:
+def _entry(source: AnySource, entries: Sequence[FileEntry], home: Path, before: str) -> Path | None:
     """Where the store keeps the parts of a source of files. None where it cannot be told whether a file has changed."""
-    if not isinstance(source, FileRows):
-        return None
-    entries = files_of(source)
-    if not all(entry.stamp for entry in entries):
+    if not isinstance(source, FileRows) or not all(entry.stamp for entry in entries):
         return None
     settings = source.model_dump_json(exclude={"storage", "rules"})
     return home / "parts" / "scrape" / _digest(_key(source, entries), settings, before)
@@ -215,13 +229,19 @@ class _Segment(NamedTuple):
 
 
 def _segments(
-    source: AnySource, scrape: Scrape, forget: Forget, home: Path, work: Path, limit: int | None, crew: Workers
+    source: AnySource,
+    entries: Sequence[FileEntry],
+    scrape: Scrape,
+    forget: Forget,
+    home: Path,
+    work: Path,
+    limit: int | None,
+    crew: Workers,
 ) -> list[Path]:
     """The folders of a source's records, in the order in which the source has them."""
     if limit is None and isinstance(source, HfSource):
-        return _dataset_segments(source, home / "scrape" / _key(source, []))
+        return _dataset_segments(source, entries, home / "scrape" / _key(source, entries))
     if limit is None and isinstance(source, FileRows):
-        entries = files_of(source)
         folder = home / "scrape" / _key(source, entries)
         groups = _by_size(entries)
         tasks = [
@@ -235,13 +255,20 @@ def _segments(
         return [task.folder for task in tasks]
     records: Counter[str] = Counter()
     spill = Spill(work)
-    for row in islice(_records(source, scrape, forget, home, records), limit):
+    for row in islice(_records(source, entries, scrape, forget, home, records), limit):
         spill.add(row)
     spill.finish(records=records)
     return [work]
 
 
-def _records(source: AnySource, scrape: Scrape, forget: Forget, home: Path, records: Counter[str]) -> Iterator[Row]:
+def _records(
+    source: AnySource,
+    entries: Sequence[FileEntry],
+    scrape: Scrape,
+    forget: Forget,
+    home: Path,
+    records: Counter[str],
+) -> Iterator[Row]:
     if isinstance(source, SiteSource | UrlsSource):
         from corpus.scrape.crawl import crawl, fetch_urls
 
@@ -251,7 +278,7 @@ def _records(source: AnySource, scrape: Scrape, forget: Forget, home: Path, reco
         return fetch_urls(source, scrape, home, forgotten_url)
     if isinstance(source, HfSource):
         return _dataset_rows(source, 0)
-    rows = read_files(source, files_of(source), records)
+    rows = read_files(source, entries, records)
     return iter(progress(rows, desc=source.name, unit="row"))
 
 
@@ -259,8 +286,6 @@ def _key(source: AnySource, entries: Sequence[FileEntry]) -> str:
     """Hash of all that decides what is read."""
     settings = source.model_dump(mode="json", exclude=_APPLIED_LATER | {"storage"})
     stamps = [entry[1:] for entry in entries]
-    if isinstance(source, HfSource) and Path(source.dataset).is_dir():
-        stamps = [entry[1:] for entry in files_in(Path(source.dataset))]
     said = json.dumps([VERSION, settings, stamps])
     return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
@@ -298,7 +323,8 @@ def _partial(folder: Path) -> Path:
     return partial
 
 
-def _dataset_segments(source: HfSource, folder: Path) -> list[Path]:
+def _dataset_segments(source: HfSource, entries: Sequence[FileEntry], folder: Path) -> list[Path]:
+    """Read what is not there yet. Raises StageError where a file of the dataset is not what it was when listed."""
     done = sorted(folder.glob("[0-9]*"))
     if done and read_counts(done[-1])["rows_in"] < SEGMENT_ROWS:
         return done
@@ -306,8 +332,12 @@ def _dataset_segments(source: HfSource, folder: Path) -> list[Path]:
     while True:
         segment = folder / f"{len(done):06d}"
         spill = Spill(_partial(segment))
-        for row in islice(rows, SEGMENT_ROWS):
-            spill.add(row)
+        try:
+            for row in islice(rows, SEGMENT_ROWS):
+                spill.add(row)
+        finally:  # what looks like damage may be such a change
+            if changed := set(entries) ^ set(_files(source)):
+                raise StageError(f"{min(changed).path} changed while it was read: run again once it is complete")
         spill.finish(records={})
         spill.folder.rename(segment)
         done.append(segment)
@@ -319,8 +349,16 @@ def _dataset_rows(source: HfSource, skip: int) -> Iterator[Row]:
     from corpus.scrape.hub import stream
 
     shown = progress(stream(source, skip), desc=source.name, unit="row", initial=skip)
+    fields = NamedFields(source)
+    number = skip
     for number, row in enumerate(shown, skip + 1):
+        if number <= SEGMENT_ROWS:
+            fields.see(row)
+        if number == SEGMENT_ROWS:
+            fields.refuse_missing(f"dataset {source.dataset}")
         yield read_dataset_row(source, row, f"{source.split}:{number}")
+    if number < SEGMENT_ROWS:
+        fields.refuse_missing(f"dataset {source.dataset}")
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

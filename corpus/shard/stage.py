@@ -28,7 +28,7 @@ from corpus.shard.order import SPLITS, Bucket, Source, Taken, plan, read_bucket,
 from corpus.shard.rows import SHARD, chunk_rows, instruction_lines
 from corpus.shard.tokenizer import find_tokenizer, tokens_of
 from corpus.stage import Metrics, Part, Run, add_metrics, side_by_side
-from corpus.storage import options_for
+from corpus.storage_options import options_for
 
 READS = ("clean", "measure", "perplexity", "filter", "split")
 VERSION = 4

@@ -120,7 +120,9 @@ def _check_canary(name: str, text: str, table: GramTable) -> None:
 def _rows(key: str, settings: TestSet) -> Iterator[tuple[str, str]]:
     """Id and text of each row of a test set, all its strings where it has fields of its own."""
     fields = settings.fields or ["text"]
-    source = RowSource(name="test", kind=settings.kind, path=settings.path, text_field=fields[0])
+    # Not as if a source named its field by hand: what is missing is said here, of the test set.
+    named = {"name": "test", "kind": settings.kind, "path": settings.path, "text_field": fields[0]}
+    source = RowSource.model_construct(set(), **named)
     try:
         entries = list_files(settings.path, settings.kind)
     except UserError as error:

@@ -10,6 +10,7 @@ import json
 import lzma
 import os
 import shutil
+import socket
 import threading
 import time
 import tracemalloc
@@ -31,12 +32,13 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from corpus.documents import document_id
-from corpus.errors import UserError
+from corpus.errors import StageError, UserError
 from corpus.scrape import files, rows
 from corpus.scrape.files import list_files, read_lines
 from corpus.scrape.hub import stream
 from corpus.scrape.rows import files_of, read_files
 from corpus.sources import AnySource, HfSource
+from corpus.storage import fetch
 
 LINES = b"".join(json.dumps({"text": f"row {n}", "n": n}).encode() + b"\n" for n in range(200))
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -174,6 +176,32 @@ def test_storage_that_is_not_known_or_refuses(s3: Bucket) -> None:
             read("jsonl", path, storage=s3.options["s3"] | {"anon": True})
 
 
+def test_a_server_that_does_not_answer_is_nobodys_mistake(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        gone = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    for path, storage in (("s3://b/a.jsonl", {"endpoint_url": gone}), (f"{gone}/a.jsonl?sig=word", {})):
+        with pytest.raises(StageError, match=r"a\.jsonl cannot be read: no answer \(.*127.*run again when") as failed:
+            read("jsonl", path, storage=storage)
+        assert "word" not in str(failed.value)
+        with pytest.raises(StageError, match="no answer"):
+            fetch(path, {"s3": storage})
+
+
+def test_a_server_that_fails_is_nobodys_mistake() -> None:
+    def refuse(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_error(503)
+
+    handler: Any = type(
+        "Busy", (http.server.BaseHTTPRequestHandler,), {"log_message": lambda *_: None, "do_GET": refuse}
+    )
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(StageError, match=r"no answer \(503"):
+            read("jsonl", f"http://me:word@127.0.0.1:{server.server_port}/a.jsonl")
+        server.shutdown()
+
+
 def test_a_bomb_does_not_fill_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (files, rows):
         monkeypatch.setattr(module, "MAX_LINE", 1 << 20)
@@ -216,7 +244,7 @@ def test_tables_of_fields(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="name each column once"):
         read("csv", path)
     path.write_bytes(b"text,n\na,b\n")
-    with pytest.raises(UserError, match=r"t\.csv has no column `key`"):
+    with pytest.raises(UserError, match=r"t\.csv has no field `key`"):
         read("csv", path, id_field="key")
     path.write_bytes(b'text,"a\nb"\na,b\n')
     with pytest.raises(UserError, match=r"which id_field names; it has text, a b$"):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import command, digests
 
+from corpus.errors import UserError
 from corpus.params import Params
 from corpus.scrape import stage
 from corpus.stage import Run, execute
@@ -88,3 +89,10 @@ def test_the_command_sets_the_parameter_and_leaves_the_rest(tmp_path: Path, kept
     assert "nothing to do" in command(tmp_path, "corpus", "compact").stdout
     command(tmp_path, "corpus", "scrape")
     assert len(list((tmp_path / "data" / "scrape").glob("part-*"))) == 1
+
+
+def test_a_name_that_is_no_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"scrape\.merge\.nesw is no source: did you mean scrape\.merge\.news\?"):
+        run(tmp_path, project(tmp_path, {0: 1}, merge={"news": 0, "nesw": 0}))
+    with pytest.raises(UserError, match=r"scrape\.merge\.other is no source: known: news; or take"):
+        run(tmp_path, project(tmp_path, {0: 1}, merge={"other": 0}))

@@ -196,25 +196,23 @@ def test_datasets_loads_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert loaded.num_rows == len((folder / "train" / file).read_text("utf-8").splitlines())
 
 
-def test_datasets_streams_it_from_object_storage(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_datasets_streams_it_from_object_storage(project: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets
-    import fsspec
 
-    target = "memory://bucket/corpus"
-    files = fsspec.filesystem("memory")
-    files.pipe_file("/bucket/corpus/train/part-train-00009.parquet", b"of an earlier, larger corpus")
-    files.pipe_file("/bucket/corpus/notes.md", b"somebody's")
-    shard(project, f"copy_to={target}", "chunk_tokens=4")
-    names = {path.removeprefix("/bucket/corpus/") for path in files.find("/bucket/corpus")}
+    root, target = f"{s3.name}/corpus", s3.address("corpus")
+    s3.files.pipe_file(f"{root}/train/part-train-00009.parquet", b"of an earlier, larger corpus")
+    s3.files.pipe_file(f"{root}/notes.md", b"somebody's")
+    shard(project, f"copy_to={target}", "chunk_tokens=4", more=[f"storage.s3.endpoint_url={s3.endpoint}"])
+    names = {path.removeprefix(f"{root}/") for path in s3.files.find(root)}
     here = {str(path.relative_to(project / "data/shard")) for path in (project / "data/shard").rglob("*.*")}
     assert names == (here - {".stage"}) | {"notes.md"}
     for pattern, kind in (("part-*.parquet", "parquet"), ("text.jsonl", "json"), ("instruct.jsonl", "json")):
-        stream = datasets.load_dataset(kind, data_files=f"{target}/train/{pattern}", split="train", streaming=True)
+        options = {"storage_options": s3.options["s3"], "streaming": True}
+        stream = datasets.load_dataset(kind, data_files=f"{target}/train/{pattern}", split="train", **options)
         ids = [row["id"] for row in stream]
         assert ids == ([row["id"] for row in rows(project, "train").to_dicts()] if pattern[0] != "i" else ids)
         assert ids
-    files.rm("/bucket", recursive=True)
 
 
 def test_a_copy_on_s3(project: Path, s3: Bucket) -> None:

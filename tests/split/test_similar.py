@@ -209,3 +209,9 @@ def test_a_set_cannot_take_the_name_of_a_pinned_one(tmp_path: Path) -> None:
     (tmp_path / "en.jsonl").write_text('{"text": "Once upon a time."}\n')
     with pytest.raises(UserError, match="pinned-en: a pinned set has this name"):
         read_test_sets(tmp_path, {"pinned-en": TestSet(path=str(tmp_path / "en.jsonl"))})
+
+
+def test_a_table_without_the_field_is_named_as_a_test_set(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("title\nOnce upon a time.\n")
+    with pytest.raises(UserError, match=r"split\.test_sets\.mine: row 1 of .*; name the `fields`"):
+        read_test_sets(tmp_path / "none", {"mine": TestSet(path=str(tmp_path / "t.csv"), kind="csv")})
