@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from corpus.documents import open_part, part_writer, to_arrow
+from corpus.files import link
 from corpus.scrape.files import refuse_beside_parquet
-from corpus.stage import Metrics, Run, batches, count_rows, link, refuse_repeated_ids, side_by_side
+from corpus.stage import Metrics, Run, batches, count_rows, refuse_repeated_ids, side_by_side
 from corpus.storage import with_addresses
 
 READS: tuple[str, ...] = ()

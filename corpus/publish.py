@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from corpus.errors import UserError
-from corpus.stage import digest_of, file_digest
+from corpus.files import digest_of, file_digest
 from corpus.storage import (
     DRAFTS,
     HOME,

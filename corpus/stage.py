@@ -10,16 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import functools
-import hashlib
 import json
-import os
 import resource
 import shutil
 import time
 import unicodedata
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,15 +29,15 @@ from corpus.cluster import Cluster
 from corpus.documents import aligned_batches, list_parts, open_part, part_writer, read_columns, to_arrow
 from corpus.errors import StageError, UserError
 from corpus.executor import Workers, run_tasks
+from corpus.files import digest_of, link, write_beside, write_json
 from corpus.locks import locked, locked_output
 from corpus.params import Params
 from corpus.progress import progress
+from corpus.store import SEAL, become_entry, is_whole, known_digest, new_partial, remember_digests, seal
 
 Metrics = dict[str, Any]
 Stamp = tuple[str, int, int, int]  # of a file: path, inode, size, time of change
 MARKER = ".stage"  # names the stage in each folder that one wrote; we replace no other folder
-SEAL = "files.json"  # of an entry of the store: the digests of its files
-DIGEST_BYTES = 16
 _COUNTED_AT_ONCE = 8_000  # documents
 _LIBRARIES = (f"polars {pl.__version__}", f"numpy {np.__version__}", f"unicode {unicodedata.unidata_version}")
 
@@ -71,7 +67,6 @@ class Run:
     # What a run adds up as it goes: parts (or sources) and documents worked on, or stored; what it took of the store.
     work: Counter[str] = dataclasses.field(default_factory=Counter)
     used: set[Path] = dataclasses.field(default_factory=set)
-    linked: dict[Path, str] = dataclasses.field(default_factory=dict)  # digests of files of the store, by their paths
 
     @property
     def crew(self) -> Workers:
@@ -112,7 +107,7 @@ def execute(stage: Stage, run: Run, finish: Callable[[], None] | None = None) ->
     """
     started = time.perf_counter()
     run.work.clear()  # and no new one: whoever called reads it afterwards
-    run = dataclasses.replace(run, output=run.output.resolve(), used=set(), linked={})
+    run = dataclasses.replace(run, output=run.output.resolve(), used=set())
     if not run.output.name:
         raise UserError(f"--output {run.output} is the root of all files: name a folder in it")
     with locked(run.home / "locks" / "store.lock", run.home, shared=True), locked_output(run.output):
@@ -134,7 +129,7 @@ def execute(stage: Stage, run: Run, finish: Callable[[], None] | None = None) ->
                 if timing:
                     write_json(partial / "timing.json", timing)
             report = None if run.reports is None else run.reports / f"{run.stage}.json"
-            written = report and _write_beside(report, metrics)  # before the output is there: it might fail
+            written = report and write_beside(report, metrics)  # before the output is there: it might fail
             _replace_folder(partial, run.output)
             if report and written:
                 written.replace(report)
@@ -143,8 +138,8 @@ def execute(stage: Stage, run: Run, finish: Callable[[], None] | None = None) ->
             write_json(use, {"output": str(run.output), "entries": entries})
             if finish:
                 finish()
-            for path, digest in run.linked.items():  # now that all links to these files are made, and removed
-                _remember_digest(run.home, path, digest)
+            for entry in run.used:  # now that all links to its files are made, and removed
+                remember_digests(run.home, entry)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         if run.reports is not None:
@@ -294,18 +289,16 @@ def map_parts(
             bar.update()
     run.used.update(entries.values())
     for entry in entries.values():
-        for name, digest in sorted(_sealed(entry).items()):
-            if name != "metrics.json":
-                link(entry / name, run.output / name)
-                run.linked[entry / name] = digest
+        for path in sorted(entry.iterdir()):
+            if path.name not in ("metrics.json", SEAL):
+                link(path, run.output / path.name)
     return [json.loads((entry / "metrics.json").read_text()) for entry in entries.values()]
 
 
 def _fill_entry(function: Callable[[Part, Path], Metrics], task: tuple[Part, Path]) -> None:
     """Work on a part in a folder of this process's own, which becomes the entry of the store when it is whole."""
     part, entry = task
-    partial = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.partial")  # no other's, on any machine
-    partial.mkdir(parents=True)
+    partial = new_partial(entry)
     try:
         write_json(partial / "metrics.json", function(part, partial), indent=None)
         if changed := [stamp[0] for stamp in part.stamps[: len(part.files)] if stamp != _stamp(Path(stamp[0]))]:
@@ -314,50 +307,6 @@ def _fill_entry(function: Callable[[Part, Path], Metrics], task: tuple[Part, Pat
         become_entry(partial, entry)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def seal(entry: Path) -> None:
-    """Write down what an entry of the store holds, before it becomes one."""
-    write_json(entry / SEAL, {path.name: file_digest(path) for path in _contents(entry)})
-
-
-def _sealed(entry: Path) -> dict[str, str]:
-    """The digests of what an entry of the store holds, by name, as they were written down."""
-    sealed: dict[str, str] = json.loads((entry / SEAL).read_text("utf-8"))
-    return sealed
-
-
-def _contents(entry: Path) -> list[Path]:
-    return [path for path in entry.iterdir() if path.name != SEAL]
-
-
-def become_entry(partial: Path, entry: Path) -> None:
-    """Make a sealed folder an entry of the store, unless another run was faster: its entry has the same bytes."""
-    try:
-        partial.rename(entry)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
-
-
-def is_whole(entry: Path, home: Path) -> bool:
-    """Whether an entry of the store holds what was written; if not, nothing of it is left."""
-    if _holds_what_was_sealed(entry, home):
-        return True
-    aside = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.partial")
-    with contextlib.suppress(FileNotFoundError):  # there is none, or another run has seen it too
-        entry.rename(aside)
-        if _holds_what_was_sealed(aside, home):  # another run has just put a good one there
-            become_entry(aside, entry)
-        shutil.rmtree(aside, ignore_errors=True)
-    return False
-
-
-def _holds_what_was_sealed(entry: Path, home: Path) -> bool:
-    try:
-        return _sealed(entry) == {path.name: known_digest(home, path) for path in _contents(entry)}
-    except (OSError, ValueError):
-        return False
 
 
 def annotate(
@@ -476,80 +425,3 @@ def add_metrics(left: Metrics, right: Metrics) -> Metrics:
         else:
             total[key] += value
     return total
-
-
-def link(source: Path, target: Path) -> None:
-    """Make a file appear at a second place without a second copy where the file system can."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """Write JSON for people and git: sorted keys, floats rounded to six digits, whole or not at all.
-
-    Without an indent it is one line, which takes a tenth of the time.
-    """
-    _write_beside(path, value, indent).replace(path)
-
-
-def _write_beside(path: Path, value: Any, indent: int | None = 2) -> Path:
-    """Write what is to become a file of JSON; where it is until then."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(_rounded(value), indent=indent, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
-    return partial
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if value == value and abs(value) != float("inf") else None
-    if isinstance(value, dict):
-        return {str(key): item if type(item) is int else _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    return value
-
-
-def file_digest(path: Path) -> str:
-    """BLAKE2b of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)).hexdigest()
-
-
-def known_digest(home: Path, path: Path) -> str:
-    """The digest of a file, remembered as long as its inode, size and times stay: a threshold edit reads no texts.
-
-    The time of change of the inode is among them: unlike that of the content nobody can set it back. A further link to
-    the file changes it too, which is why `execute` remembers the digests of what it has linked once more.
-    """
-    memo, state = _memo(home, path)
-    try:
-        remembered, _, digest = memo.read_text("ascii").rpartition(" ")
-    except (OSError, ValueError):
-        remembered, digest = "", ""
-    if remembered == state and len(digest) == 2 * DIGEST_BYTES:
-        return digest
-    digest = file_digest(path)
-    _remember_digest(home, path, digest, state)  # if it has changed meanwhile, the state of before is of no file
-    return digest
-
-
-def _remember_digest(home: Path, path: Path, digest: str, state: str = "") -> None:
-    memo, state_now = _memo(home, path)
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    partial = memo.with_name(f"{memo.name}.{uuid.uuid4().hex}.partial")
-    partial.write_text(f"{state or state_now} {digest}", "ascii")
-    partial.replace(memo)
-
-
-def _memo(home: Path, path: Path) -> tuple[Path, str]:
-    """Where the digest of a file is remembered, one for each inode, and the state of the file that it is true of."""
-    stat = path.stat()
-    state = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
-    return home / "digests" / digest_of(f"{stat.st_dev} {stat.st_ino}"), state
-
-
-def digest_of(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()

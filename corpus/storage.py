@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from corpus.errors import UserError
+from corpus.files import digest_of, file_digest, link
 from corpus.storage_errors import is_missing, shown, storage_errors, without_secrets
 from corpus.storage_options import Options, connect, options_for
 
@@ -205,8 +206,6 @@ class _Wanted(NamedTuple):
 
     def key(self, place: Place) -> str | None:
         """What its content is kept by; None: that is known only when it has been fetched."""
-        from corpus.stage import digest_of
-
         if self.digest:
             return self.digest
         if not self.stamp:
@@ -249,8 +248,6 @@ def fetch_folders(address: str, names: Iterable[str], storage: Options, home: Pa
 
     Raises UserError as `fetch` does, and where there is none of them.
     """
-    from corpus.stage import digest_of
-
     found: dict[str, Path] = {}
     for name in names:
         with contextlib.suppress(Missing):
@@ -330,8 +327,6 @@ def _listed(place: Place) -> list[_Wanted]:
 
 def _mirror(place: Place, wanted: list[_Wanted], home: Path) -> Path:
     """A folder of links to the contents of files, which are kept once each in `home`/remote/objects."""
-    from corpus.stage import digest_of
-
     objects = home / "remote" / "objects"
     objects.mkdir(parents=True, exist_ok=True)
     keys = in_threads(lambda one: _content(place, one, objects), wanted, f"fetch {place.address}")
@@ -369,8 +364,6 @@ def _folder_once(home: Path, view: str, address: str) -> Iterator[tuple[Path, Pa
 def _content(place: Place, wanted: _Wanted, objects: Path) -> str:
     """Fetch a file, unless its content is here, and return the content's key. Raises _Gone, and UserError if it differs
     from what was announced."""
-    from corpus.stage import file_digest
-
     key = wanted.key(place)
     if key and _is_whole(objects / key, wanted):
         return key
@@ -397,8 +390,6 @@ def _content(place: Place, wanted: _Wanted, objects: Path) -> str:
 
 def _is_whole(kept: Path, wanted: _Wanted) -> bool:
     """Whether a content that was fetched before is here, as long as it was, and with the digest that is known of it."""
-    from corpus.stage import file_digest
-
     if not kept.is_file() or kept.stat().st_size != (kept.stat().st_size if wanted.size is None else wanted.size):
         return False
     return not wanted.digest or file_digest(kept) == wanted.digest
@@ -406,8 +397,6 @@ def _is_whole(kept: Path, wanted: _Wanted) -> bool:
 
 def _is_same(one: Path, other: Path) -> bool:
     """Whether two places hold one file, or files with the same content."""
-    from corpus.stage import file_digest
-
     if not one.is_file():
         return False
     same_size = one.stat().st_size == other.stat().st_size
@@ -422,8 +411,6 @@ def keep(source: Path, target: Path) -> None:
 
 def _put(source: Path, target: Path) -> None:
     """Link a file to a place, whole or not at all."""
-    from corpus.stage import link
-
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".", suffix=".partial") as folder:
         link(source, Path(folder) / "file")
         (Path(folder) / "file").replace(target)

@@ -22,8 +22,9 @@ import polars as pl
 
 from corpus.errors import StageError, UserError
 from corpus.executor import Workers, run_tasks
+from corpus.files import file_digest, link, write_json
 from corpus.params import Base, Finetune
-from corpus.stage import Metrics, Run, count_rows, file_digest, link, write_json, write_plot
+from corpus.stage import Metrics, Run, count_rows, write_plot
 from train import checkpoints
 from train.adapter import attach_adapter
 from train.lineage import name_of, refuse_made_for_another, refuse_other_name, write_made_for

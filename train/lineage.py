@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from corpus.errors import UserError
+from corpus.files import write_json
 from corpus.params import Base
-from corpus.stage import write_json
 
 FILE = "base.json"  # in the folder of a base its name, in that of packs and adapters what they were made for
 PARTS = {"tokenizer": ("tokenizer*", "vocab*", "merges*", "*.model"), "weights": ("*.safetensors",)}  # files of each

@@ -23,9 +23,10 @@ import pyarrow as pa
 
 from corpus.documents import to_arrow, write_table
 from corpus.errors import UserError
+from corpus.files import file_digest
 from corpus.params import Pack
 from corpus.progress import progress
-from corpus.stage import Metrics, Run, count_rows, file_digest
+from corpus.stage import Metrics, Run, count_rows
 from train.encode import Template, encode, pack_tokenizer, read_templates, refuse_useless_template
 from train.lineage import refuse_other_name, write_made_for
 from train.models import IGNORED

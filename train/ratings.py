@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 
 from corpus.errors import UserError
-from corpus.stage import write_json
+from corpus.files import write_json
 
 CRITERIA = ("fluency", "relevance")
 SCORES = (1, 2, 3, 4, 5)

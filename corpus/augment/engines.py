@@ -116,7 +116,7 @@ def convert(folder: Path, home: Path) -> Path:
     """
     import transformers
 
-    from corpus.stage import file_digest
+    from corpus.files import file_digest
 
     content = [file_digest(path) for path in model_files(folder)]
     key = key_of(device(), ctranslate2_version(), transformers.__version__, *content).hex()

@@ -17,12 +17,13 @@ import polars as pl
 
 from corpus.augment.gates import Variant, normalised
 from corpus.executor import run_tasks
+from corpus.files import digest_of, file_digest
 from corpus.perplexity.stage import Models, find_models, perplexity
 from corpus.split import similar
 from corpus.split.contamination import grams_of, read_test_sets
 from corpus.split.grams import GramTable, Hashes, Numbers, load, merge, write_run
 from corpus.split.traces import SKETCH
-from corpus.stage import Part, Run, batches, digest_of, file_digest
+from corpus.stage import Part, Run, batches
 from corpus.text.buffers import Texts
 
 HELD_OUT = ("validation", "test")

@@ -20,9 +20,9 @@ from corpus.augment.structure import pieces
 from corpus.augment.translation import model_folder
 from corpus.documents import document_id
 from corpus.errors import UserError
+from corpus.files import file_digest
 from corpus.measure.stop_words import STOP_WORDS
 from corpus.params import Synonyms
-from corpus.stage import file_digest
 
 METHOD = "synonyms"
 BATCH = 32  # gaps filled at once

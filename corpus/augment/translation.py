@@ -13,8 +13,8 @@ from corpus.augment.endpoint import LOG, Question, ask_all
 from corpus.augment.engines import Direction
 from corpus.augment.structure import pieces
 from corpus.errors import UserError
+from corpus.files import file_digest
 from corpus.params import BackTranslation, Endpoint
-from corpus.stage import file_digest
 
 METHOD = "back-translation"
 PROMPT = "Translate the user's text from {source} into {target}. Answer with the translation alone, without comment."

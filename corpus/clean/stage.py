@@ -26,19 +26,9 @@ from corpus.clean.personal import mask_personal_data
 from corpus.clean.worker import clean_rows
 from corpus.documents import DOCUMENT, DROPPED, DROPPED_TEXT_CHARS, part_writer, to_arrow, write_table
 from corpus.errors import UserError
+from corpus.files import file_digest, link
 from corpus.scrape.files import refuse_beside_parquet
-from corpus.stage import (
-    Metrics,
-    Part,
-    Run,
-    add_metrics,
-    batches,
-    count_rows,
-    file_digest,
-    link,
-    map_parts,
-    side_by_side,
-)
+from corpus.stage import Metrics, Part, Run, add_metrics, batches, count_rows, map_parts, side_by_side
 
 READS = ("scrape",)
 VERSION = 4

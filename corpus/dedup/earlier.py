@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpus.dedup.star import Star
-from corpus.stage import digest_of
+from corpus.files import digest_of
 
 ExactKeys = npt.NDArray[np.uint8]  # 16 bytes a document: texts of the same key have the same shingles
 

@@ -13,8 +13,8 @@ import polars as pl
 
 from corpus.documents import DOCUMENT
 from corpus.errors import UserError
+from corpus.files import file_digest
 from corpus.params import OwnSignal
-from corpus.stage import file_digest
 
 Function = Callable[[pl.DataFrame], pl.Series]
 

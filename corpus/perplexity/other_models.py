@@ -19,8 +19,8 @@ import numpy as np
 import polars as pl
 
 from corpus.errors import UserError
+from corpus.files import file_digest
 from corpus.params import OtherModel
-from corpus.stage import file_digest
 from corpus.text.buffers import Texts
 from corpus.text.ngram_lm import COLUMNS, END, sentences
 from corpus.text.segment import LM_VIEW, lm_spelling

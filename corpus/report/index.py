@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 
 from corpus.documents import open_part, part_writer, table_batches, to_arrow
 from corpus.errors import UserError
-from corpus.stage import Run, write_json
+from corpus.files import write_json
+from corpus.stage import Run
 
 BUCKETS = 16  # by the first hexadecimal digit of the key; one is sorted in memory at a time
 ENTRY = pl.Schema({"key": pl.UInt64, "kind": pl.UInt8, "file": pl.UInt32, "row": pl.UInt32})

@@ -16,6 +16,7 @@ import polars as pl
 import yaml
 
 from corpus.errors import UserError
+from corpus.files import link, write_json
 from corpus.params import Params
 from corpus.reasons import explain
 from corpus.report.chinese import Said, explain_in_chinese
@@ -39,7 +40,7 @@ from corpus.report.scores import (
 )
 from corpus.report.tally import measured_scales, tally
 from corpus.report.topics import topic_tables
-from corpus.stage import Metrics, Run, link, write_json, write_plot
+from corpus.stage import Metrics, Run, write_plot
 
 READS = ()
 VERSION = 2

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from corpus.documents import open_part, part_writer
 from corpus.errors import UserError
-from corpus.stage import link
+from corpus.files import link
 
 
 class BatchPart(NamedTuple):

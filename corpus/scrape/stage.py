@@ -6,10 +6,10 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -32,6 +32,7 @@ from corpus.documents import (
 )
 from corpus.errors import StageError, UserError
 from corpus.executor import Workers, run_tasks
+from corpus.files import digest_of, link, write_json
 from corpus.params import Forget, Params, Scrape
 from corpus.progress import progress
 from corpus.scrape.buckets import (
@@ -55,8 +56,9 @@ from corpus.scrape.label_studio import ANNOTATED
 from corpus.scrape.merge import BatchPart, merge_parts, refuse_unknown
 from corpus.scrape.rows import FileRows, files_of, read_dataset_row, read_files
 from corpus.sources import AnySource, FileSource, HfSource, HtmlSource, RowSource, SiteSource, UrlsSource, WarcSource
-from corpus.stage import Metrics, Run, add_metrics, count_rows, digest_of, is_whole, link, seal, write_json
+from corpus.stage import Metrics, Run, add_metrics, count_rows
 from corpus.storage_options import options_for, refuse_memory
+from corpus.store import become_entry, is_whole, new_partial, seal
 
 READS = ()
 VERSION = 4
@@ -145,15 +147,13 @@ def gather(
             folder = entry or work / f"{_name(source)}-written"
             known = is_whole(folder, home)
             if not known:
-                partial = _partial(folder)
-                partial.mkdir(parents=True)
+                partial = new_partial(folder)
                 try:
                     segments = _segments(source, listed, scrape, forget, home, work / _name(source), limit, crew)
                     metrics = _write_source(source, segments, scrape, work, partial, seen, must_go)
                     write_json(partial / "metrics.json", metrics)
                     seal(partial)
-                    with contextlib.suppress(OSError):  # another run was faster: its entry has the same bytes
-                        partial.rename(folder)
+                    become_entry(partial, folder)
                 except Unreadable:
                     if stored:  # the next run shall not find the same
                         remove_segments(stored)
@@ -317,10 +317,8 @@ def _read_segment(task: _Segment) -> None:
 
 
 def _partial(folder: Path) -> Path:
-    """Where a segment is written until it is whole."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    return partial
+    """Where a segment is written until it is whole; no other's, on any machine."""
+    return folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
 
 
 def _dataset_segments(source: HfSource, entries: Sequence[FileEntry], folder: Path) -> list[Path]:

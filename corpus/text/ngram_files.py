@@ -17,7 +17,7 @@ import polars as pl
 
 from corpus.documents import to_arrow, write_table
 from corpus.errors import UserError
-from corpus.stage import write_json
+from corpus.files import write_json
 from corpus.text.ngram_lm import Hashes, NgramModel, look_up
 from corpus.text.ngram_train import Rows, Trained
 from corpus.text.segment import LM_VIEW
