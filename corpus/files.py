@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def own_partial(path: Path) -> Path:
+    """Where this process makes what is to become a file or folder: a name of nobody else's, on any machine.
+
+    Its last parts are `PID`, `RANDOM` and `partial`: whoever finds a stray one can tell what left it.
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}.partial")
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:

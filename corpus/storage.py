@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from corpus.errors import UserError
-from corpus.files import digest_of, file_digest, link
+from corpus.files import digest_of, file_digest, link, own_partial
 from corpus.storage_errors import is_missing, shown, storage_errors, without_secrets
 from corpus.storage_options import Options, connect, options_for
 
@@ -261,8 +261,7 @@ def fetch_folders(address: str, names: Iterable[str], storage: Options, home: Pa
             link = building / name
             if link.resolve() != path.resolve():
                 link.parent.mkdir(parents=True, exist_ok=True)
-                fresh = link.with_name(f".{link.name}.{os.getpid()}.partial")
-                fresh.unlink(missing_ok=True)
+                fresh = own_partial(link)
                 # From where it will lie, and not absolute: so that they can all be moved together.
                 fresh.symlink_to(os.path.relpath(path.resolve(), (folder / name).parent.resolve()))
                 fresh.replace(link)

@@ -10,17 +10,16 @@ import contextlib
 import errno
 import json
 import shutil
-import uuid
 from pathlib import Path
 
-from corpus.files import DIGEST_BYTES, digest_of, file_digest, write_json
+from corpus.files import DIGEST_BYTES, digest_of, file_digest, own_partial, write_json
 
 SEAL = "files.json"  # of an entry: the digests of its files
 
 
 def new_partial(entry: Path) -> Path:
-    """A folder in which to make an entry: no other's, on any machine."""
-    partial = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.partial")
+    """A folder of this process's own in which to make an entry."""
+    partial = own_partial(entry)
     partial.mkdir(parents=True)
     return partial
 
@@ -47,7 +46,7 @@ def is_whole(entry: Path, home: Path) -> bool:
     """Whether an entry of the store holds what was written; if not, nothing of it is left."""
     if _holds_what_was_sealed(entry, home):
         return True
-    aside = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.partial")
+    aside = own_partial(entry)
     with contextlib.suppress(FileNotFoundError):  # there is none, or another run has seen it too
         entry.rename(aside)
         if _holds_what_was_sealed(aside, home):  # another run has just put a good one there
@@ -73,7 +72,7 @@ def known_digest(home: Path, path: Path) -> str:
     The time of change of the inode is among them: unlike that of the content nobody can set it back. A further link to
     the file changes it too, which is why `remember_digests` is called after.
     """
-    memo, state = _memo(home, path)
+    memo, state = memo_of(home, path)
     try:
         remembered, _, digest = memo.read_text("ascii").rpartition(" ")
     except (OSError, ValueError):
@@ -89,18 +88,18 @@ def remember_digests(home: Path, entry: Path) -> None:
     """Write down for `known_digest` what a sealed entry holds, if it is one: a further link has changed its files."""
     if (entry / SEAL).exists():
         for name, digest in json.loads((entry / SEAL).read_text("utf-8")).items():
-            memo, state = _memo(home, entry / name)
+            memo, state = memo_of(home, entry / name)
             _remember(memo, state, digest)
 
 
 def _remember(memo: Path, state: str, digest: str) -> None:
     memo.parent.mkdir(parents=True, exist_ok=True)
-    partial = memo.with_name(f"{memo.name}.{uuid.uuid4().hex}.partial")
+    partial = own_partial(memo)
     partial.write_text(f"{state} {digest}", "ascii")
     partial.replace(memo)
 
 
-def _memo(home: Path, path: Path) -> tuple[Path, str]:
+def memo_of(home: Path, path: Path) -> tuple[Path, str]:
     """Where the digest of a file is remembered, one for each inode, and the state of the file that it is true of."""
     stat = path.stat()
     state = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"

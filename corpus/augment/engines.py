@@ -7,7 +7,6 @@ import copy
 import functools
 import importlib.metadata
 import json
-import os
 import random
 import shutil
 import warnings
@@ -116,14 +115,14 @@ def convert(folder: Path, home: Path) -> Path:
     """
     import transformers
 
-    from corpus.files import file_digest
+    from corpus.files import file_digest, own_partial
 
     content = [file_digest(path) for path in model_files(folder)]
     key = key_of(device(), ctranslate2_version(), transformers.__version__, *content).hex()
     known = sorted((home / "ctranslate2").glob(f"{key}-*[a-z0-9]"))
     if known:
         return known[0]
-    scratch = home / "ctranslate2" / f"{key}.{os.getpid()}.partial"
+    scratch = own_partial(home / "ctranslate2" / key)
     try:
         if device() == "cuda":
             chosen = _convert(folder, scratch, "float16")

@@ -17,7 +17,7 @@ import polars as pl
 
 from corpus.augment.gates import Variant, normalised
 from corpus.executor import run_tasks
-from corpus.files import digest_of, file_digest
+from corpus.files import digest_of, file_digest, own_partial
 from corpus.perplexity.stage import Models, find_models, perplexity
 from corpus.split import similar
 from corpus.split.contamination import grams_of, read_test_sets
@@ -48,8 +48,7 @@ class Surroundings:
 def write_surroundings(run: Run, parts: Sequence[Part]) -> Surroundings:
     """Write what generated texts are compared with: texts of all documents, 13-grams of kept and of held-out ones."""
     tests = read_test_sets(run.data / "evaluation", run.params.split.test_sets)
-    partial = run.home / "augment" / f".{digest_of(str(run.output.resolve()))}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = own_partial(run.home / "augment" / "surroundings")
     partial.mkdir(parents=True)
     with tempfile.TemporaryDirectory(dir=run.output) as folder:
         scratch = Path(folder).resolve()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpus.dedup.star import Star
-from corpus.files import digest_of
+from corpus.files import digest_of, own_partial
 
 ExactKeys = npt.NDArray[np.uint8]  # 16 bytes a document: texts of the same key have the same shingles
 
@@ -54,7 +53,7 @@ def store_star(store: Path, settings: str, keys: ExactKeys, star: Star) -> Path:
     if path.exists():
         return path
     store.mkdir(parents=True, exist_ok=True)
-    partial = store / f".{path.name}.{os.getpid()}.partial"
+    partial = own_partial(path)
     with partial.open("wb") as file:
         np.savez(file, **{name: getattr(star, name) for name in Star._fields[:6]})
     partial.replace(path)

@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import tempfile
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -32,7 +31,7 @@ from corpus.documents import (
 )
 from corpus.errors import StageError, UserError
 from corpus.executor import Workers, run_tasks
-from corpus.files import digest_of, link, write_json
+from corpus.files import digest_of, link, own_partial, write_json
 from corpus.params import Forget, Params, Scrape
 from corpus.progress import progress
 from corpus.scrape.buckets import (
@@ -307,18 +306,13 @@ def _read_segment(task: _Segment) -> None:
     records: Counter[str] = Counter()
     rows = read_files(task.source, task.entries, records)
     shown = progress(rows, desc=task.source.name, unit="row", leave=False, shown=task.shows)
-    partial = _partial(task.folder)
+    partial = own_partial(task.folder)
     spill = Spill(partial)
     for row in shown:
         spill.add(row)
     spill.finish(records=records)
     with contextlib.suppress(OSError):  # another run was faster: its segment has the same bytes
         partial.rename(task.folder)
-
-
-def _partial(folder: Path) -> Path:
-    """Where a segment is written until it is whole; no other's, on any machine."""
-    return folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
 
 
 def _dataset_segments(source: HfSource, entries: Sequence[FileEntry], folder: Path) -> list[Path]:
@@ -329,7 +323,7 @@ def _dataset_segments(source: HfSource, entries: Sequence[FileEntry], folder: Pa
     rows = _dataset_rows(source, len(done) * SEGMENT_ROWS)
     while True:
         segment = folder / f"{len(done):06d}"
-        spill = Spill(_partial(segment))
+        spill = Spill(own_partial(segment))
         try:
             for row in islice(rows, SEGMENT_ROWS):
                 spill.add(row)

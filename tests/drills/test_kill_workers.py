@@ -35,11 +35,11 @@ def running(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def kill_who_writes(process: subprocess.Popen[str], folder: Path, pattern: str, most: int) -> int:
-    """Kill workers, which are named by what they write into: `NAME.PID.partial`. How many were killed."""
+    """Kill workers, which are named by what they write into: `NAME.PID.RANDOM.partial`. How many were killed."""
     killed: set[int] = set()
     while process.poll() is None and len(killed) < most:
         for path in folder.glob(pattern):
-            worker = int(path.name.split(".")[-2])
+            worker = int(path.name.split(".")[-3])
             if worker not in {process.pid, *killed}:
                 time.sleep(0.05)  # into its work
                 with contextlib.suppress(ProcessLookupError):
@@ -81,7 +81,7 @@ def test_a_worker_killed_while_it_reads_a_source_costs_nothing(tmp_path: Path) -
     shutil.rmtree(tmp_path / "data")
     shutil.rmtree(tmp_path / ".corpusmill")
     with running(tmp_path, "corpus", "scrape", "--workers", "2") as process:
-        assert kill_who_writes(process, tmp_path / ".corpusmill" / "scrape", "*/.*.partial", 1) == 1
+        assert kill_who_writes(process, tmp_path / ".corpusmill" / "scrape", "*/*.partial", 1) == 1
         assert process.wait() == 0, process.stderr and process.stderr.read()
     assert result(tmp_path, "scrape") == expected
 
