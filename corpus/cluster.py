@@ -13,10 +13,11 @@ import shutil
 import socket
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from corpus import __version__
 from corpus.errors import StageError, UserError
 
 Item = TypeVar("Item")
@@ -62,7 +63,7 @@ def run_on_ray(
         while waiting or running:
             while waiting and len(running) < at_once:
                 item = waiting.popleft()
-                running[task.remote(shared, item, str(Path.cwd()))] = item
+                running[task.remote(shared, item, str(Path.cwd()), __version__)] = item
             done = ray.wait(list(running), num_returns=1)[0][0]
             item = running.pop(done)
             yield item, _result(ray, done, item, retries)
@@ -71,10 +72,16 @@ def run_on_ray(
             ray.cancel(reference, force=True)
 
 
-def _call(function: Callable[[Any], Any], item: Any, folder: str) -> Any:
-    """What runs on a node: the function, in the folder in which the stage was started."""
+def _call(function: Callable[[Any], Any], item: Any, folder: str, version: str) -> Any:
+    """What runs on a node: the function, in the folder in which the stage was started, if the node is like the driver.
+
+    Versions of Python and Ray are Ray's to compare.
+    """
+    node = os.uname().nodename
+    if version != __version__:
+        raise UserError(f"node {node} has corpusmill {__version__}, and this machine {version}: install the same")
     if not Path(folder).is_dir():
-        raise UserError(f"node {os.uname().nodename} has no {folder}: all nodes of a Ray cluster must see the project")
+        raise UserError(f"node {node} has no {folder}: all nodes of a Ray cluster must see the project")
     os.chdir(folder)
     return function(item)
 
@@ -153,14 +160,18 @@ def _stop(ray: Any, folder: str) -> None:
 
 def _tasks_at_once(ray: Any, cluster: Cluster) -> int:
     """As many as have room, and some in reserve, so that none waits for us."""
-    resources = ray.cluster_resources()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     megabytes = cluster.memory_mb or 0
     wanted = {"CPU": cluster.cpus, "GPU": cluster.gpus, "memory": megabytes * 1e6}
-    room = min(resources.get(name, 0.0) / amount for name, amount in wanted.items() if amount)
-    if room < 1:
+    room = sum(int(min(node.get(name, 0.0) / amount for name, amount in wanted.items() if amount)) for node in nodes)
+    if not room:
+        held = "; ".join(sorted({_told(node) for node in nodes}))
         raise UserError(
-            f"a task wants {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs and {megabytes:,} MB, and the Ray cluster has "
-            f"{resources.get('CPU', 0):g}, {resources.get('GPU', 0):g} and {resources.get('memory', 0) / 1e6:,.0f} MB "
-            "in all: see execution.cpus, execution.gpus and execution.memory_mb"
+            f"a task wants {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs and {megabytes:,} MB, and the nodes of the Ray "
+            f"cluster have {held}: see execution.cpus, execution.gpus and execution.memory_mb"
         )
     return cluster.workers or int(room * 1.25) + 1
+
+
+def _told(node: Mapping[str, float]) -> str:
+    return f"{node.get('CPU', 0):g}, {node.get('GPU', 0):g} and {node.get('memory', 0) / 1e6:,.0f} MB"

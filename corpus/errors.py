@@ -5,6 +5,9 @@ _WANTING = (
     "Resource temporarily unavailable",
     "can't start new thread",
     "failed to map segment",
+    "allocation of",
+    "capacity overflow",
+    "failed to spawn thread",
     "error return without exception set",  # what an extension says that could not even say this
 )
 
@@ -20,14 +23,13 @@ class StageError(Exception):
 def is_lack_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory was wanting, or address space, or room for another thread.
 
-    Of what a library of Rust raises when it gives up Python knows no class.
-
     >>> is_lack_of_memory(MemoryError()), is_lack_of_memory(OSError(12, "Cannot allocate memory"))
     (True, True)
     """
     said = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "PanicException"
-        or any(phrase in said for phrase in _WANTING)
-    )
+    return isinstance(error, MemoryError) or any(phrase in said for phrase in _WANTING)
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library of Rust gave up: Python's class of it is no Exception, and has no name to import."""
+    return type(error).__name__ == "PanicException"

@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from corpus.cluster import ONE_THREAD, Cluster, run_on_ray
-from corpus.errors import StageError, is_lack_of_memory
+from corpus.errors import StageError, is_lack_of_memory, is_panic
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -96,6 +96,8 @@ def _call(function: Callable[[Item], Result], item: Item) -> Result:
     except BaseException as error:
         if is_lack_of_memory(error):  # some of its kinds could not even be sent to the driver
             raise StageError(f"there is not enough memory for {_name(item)} ({error}): use fewer --workers") from None
+        if is_panic(error):
+            raise StageError(f"a library gave up over {_name(item)}: {error}") from None
         raise
 
 

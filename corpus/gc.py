@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from corpus.files import digest_of
 from corpus.locks import locked
 from corpus.stage import MARKER
+from corpus.store import memo_of
 
 SECONDS_A_DAY = 86_400
 
@@ -26,7 +28,7 @@ def collect_garbage(home: Path, keep_days: float, dry_run: bool) -> str:
     if not home.is_dir():
         return f"{home} does not exist: nothing is stored here"
     with locked(home / "locks" / "store.lock", home):
-        used = _used(home)
+        used, outputs = _used(home)
         youngest = time.time() - keep_days * SECONDS_A_DAY
         freed: Counter[str] = Counter()
         entries: Counter[str] = Counter()
@@ -37,8 +39,11 @@ def collect_garbage(home: Path, keep_days: float, dry_run: bool) -> str:
             entries[kind] += 1
             if not dry_run:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not dry_run:
+            _forget_what_is_gone(home, outputs)
     if not entries:
-        return f"{home} holds nothing that can go: all of it is in use" + (" or young" if keep_days else "")
+        by = ", ".join(sorted(path.name for path in outputs)) or "nothing here"
+        return f"{home} holds nothing that can go: all of it is used by {by}" + (", or young" if keep_days else "")
     what = ", ".join(f"{kind} {count:,} ({freed[kind] / 1e6:,.1f} MB)" for kind, count in sorted(entries.items()))
     verb = "would remove" if dry_run else "removed"
     return (
@@ -47,9 +52,10 @@ def collect_garbage(home: Path, keep_days: float, dry_run: bool) -> str:
     )
 
 
-def _used(home: Path) -> set[Path]:
-    """What the last runs used, of outputs that still lie where they were written."""
+def _used(home: Path) -> tuple[set[Path], set[Path]]:
+    """What the last runs used, of outputs that still lie where they were written, and those outputs."""
     used: set[Path] = set()
+    outputs: set[Path] = set()
     for path in (home / "uses").glob("*.json"):
         try:
             use = json.loads(path.read_text("utf-8"))
@@ -57,7 +63,18 @@ def _used(home: Path) -> set[Path]:
             continue
         if (Path(use["output"]) / MARKER).exists():
             used |= {home / entry for entry in use["entries"]}
-    return used
+            outputs.add(Path(use["output"]))
+    return used, outputs
+
+
+def _forget_what_is_gone(home: Path, outputs: set[Path]) -> None:
+    """Remove what is noted here of outputs and files that are no longer there; it is small, and only grows."""
+    noted = {home / "uses" / f"{digest_of(str(output))}.json" for output in outputs}
+    files = [path for folder in (home / "parts", *outputs) for path in folder.rglob("*") if path.is_file()]
+    digests = {memo_of(home, path)[0] for path in files}
+    for path in [*(home / "uses").glob("*"), *(home / "digests").glob("*")]:
+        if path not in noted and path not in digests:
+            path.unlink()
 
 
 def _entries(home: Path) -> Iterator[tuple[str, Path]]:
@@ -66,6 +83,8 @@ def _entries(home: Path) -> Iterator[tuple[str, Path]]:
         yield ("half-written" if entry.suffix == ".partial" else entry.parent.name), entry
     for entry in sorted(home.glob("stars/*")):
         yield "stars", entry
+    for entry in sorted(home.glob("augment/*")):
+        yield "augment", entry
     for entry in sorted([*home.glob("remote/*"), *home.glob("remote/objects/*")]):  # it can be fetched again
         if entry.name != "objects":
             yield "mirrors", entry

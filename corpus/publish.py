@@ -20,6 +20,7 @@ from corpus.storage import (
     DRAFTS,
     HOME,
     MANIFEST,
+    Damaged,
     Manifest,
     Place,
     Stored,
@@ -175,7 +176,10 @@ def _read_draft(place: Place, name: str) -> _Draft | None:
         data = bytes(place.files.cat_file(place.path(name)))
     except FileNotFoundError:  # done meanwhile
         return None
-    manifest = decode_manifest(data, f"{place.address}/{name}") if data else None
+    try:
+        manifest = decode_manifest(data, f"{place.address}/{name}")
+    except Damaged:  # its writer was killed before it had written anything else
+        manifest = None
     if manifest is None:
         return _Draft(name, "", {}, [])
     tree = json.loads(data)

@@ -126,15 +126,30 @@ class Manifest:
         return json.dumps(whole, indent=1, ensure_ascii=False).encode()
 
 
+_BEGINNING = b'{\n "corpusmill"'  # of what `encode` writes
+
+
+class Damaged(UserError):
+    """A manifest that is ours and cannot be read."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"{address}/{MANIFEST} is damaged: put a former version of it there, or empty the folder and publish again"
+        )
+
+
 def decode_manifest(data: bytes, address: str) -> Manifest | None:
     """The manifest in a file, or None where the file is somebody else's.
 
-    Raises UserError where it was written by a newer corpusmill, or damaged, or names files outside of its folder.
+    Raises UserError where it was written by a newer corpusmill, or is damaged (Damaged), or names files outside of its
+    folder.
     """
     try:
         tree = json.loads(data)
     except ValueError:
-        return None
+        if not data or not data.startswith(_BEGINNING[: len(data)]):
+            return None
+        raise Damaged(address) from None
     if not isinstance(tree, dict) or "corpusmill" not in tree:
         return None
     if tree["corpusmill"] != FORMAT:
@@ -146,7 +161,7 @@ def decode_manifest(data: bytes, address: str) -> Manifest | None:
         }
         manifest = Manifest(str(tree["stage"]), str(tree["publication"]), files)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"{address}/{MANIFEST} is damaged: publish the folder again") from None
+        raise Damaged(address) from None
     for name, stored in files.items():
         if not (is_inside(name) and is_inside(stored.object) and re.fullmatch("[0-9a-f]{32}", stored.digest)):
             raise UserError(f"{address}/{MANIFEST} names {name!r}, which is no file of a folder: do not use it")
@@ -163,9 +178,11 @@ def is_inside(name: str) -> bool:
 
 
 def read_manifest(place: Place) -> bytes:
-    """The bytes of a folder's manifest; none where there is no such file."""
+    """The bytes of a folder's manifest; none where there is no such file. Raises UserError for an empty one."""
     try:
-        return bytes(place.files.cat_file(place.path(MANIFEST)))
+        if data := bytes(place.files.cat_file(place.path(MANIFEST))):
+            return data
+        raise Damaged(place.address)
     except FileNotFoundError as error:
         if not is_missing(error):
             raise

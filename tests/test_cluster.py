@@ -6,10 +6,12 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from corpus.cluster import Cluster
+from corpus import __version__
+from corpus.cluster import Cluster, _call, _tasks_at_once
 from corpus.errors import StageError, UserError
 from corpus.executor import run_tasks
 
@@ -97,10 +99,36 @@ def test_no_more_tasks_are_handed_over_than_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_task_that_no_node_has_room_for_is_refused() -> None:
-    with pytest.raises(UserError, match="a task wants 1 CPUs, 8 GPUs and 0 MB, and the Ray cluster has 2, 0 and "):
+    with pytest.raises(
+        UserError, match="a task wants 1 CPUs, 8 GPUs and 0 MB, and the nodes of the Ray cluster have 2, 0 and "
+    ):
         dict(run_tasks(square, [1], Cluster("local", gpus=8)))
-    with pytest.raises(UserError, match="and 9,999,999 MB, and the Ray"):
+    with pytest.raises(UserError, match="and 9,999,999 MB, and the nodes"):
         dict(run_tasks(square, [1], Cluster("local", memory_mb=9_999_999)))
+
+
+def test_nodes_have_the_room_of_each_and_not_of_all_together() -> None:
+    cluster = Cluster(cpus=2, memory_mb=3_000)
+    small, large = ({"CPU": cpus, "memory": 1e9 * cpus} for cpus in (2.0, 7.0))
+    assert _tasks_at_once(_Nodes(small, large, small), cluster) == 3  # two on the large one, and one in reserve
+    with pytest.raises(UserError, match=r"nodes of the Ray cluster have 2, 0 and 2,000 MB: see execution.cpus"):
+        _tasks_at_once(_Nodes(small, small, small), cluster)
+
+
+class _Nodes:
+    """What Ray says of its nodes."""
+
+    def __init__(self, *resources: dict[str, float]) -> None:
+        self.resources = resources
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": one} for one in self.resources]
+
+
+def test_a_node_with_another_version_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert _call(square, 3, str(tmp_path), __version__) == 9
+    with pytest.raises(UserError, match=f"node .* has corpusmill {__version__}, and this machine 0.0.9: install"):
+        _call(square, 3, str(tmp_path), "0.0.9")
 
 
 @pytest.mark.parametrize(

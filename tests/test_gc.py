@@ -54,7 +54,7 @@ def test_what_nothing_here_is_made_of_goes_and_the_rest_stays(project: Path) -> 
 
 def test_young_entries_stay_and_what_killed_runs_left_goes(project: Path) -> None:
     store = project / ".corpusmill"
-    partial = store / "parts" / "measure" / "abc.123.partial"
+    partial = store / "parts" / "measure" / ".abc.123.456.partial"
     partial.mkdir()
     (partial / "part.parquet").write_bytes(b"half" * 1_000)
     assert "nothing that can go" in collect_garbage(store, keep_days=1, dry_run=False)
@@ -73,8 +73,13 @@ def test_mirrors_of_object_storage_go(project: Path) -> None:
 
 
 def test_an_output_that_is_gone_keeps_nothing(project: Path) -> None:
+    home = project / ".corpusmill"
+    before = {folder: len(list((home / folder).iterdir())) for folder in ("uses", "digests")}
     shutil.rmtree(project / "data" / "measure")
-    assert "measure 2 (" in collect_garbage(project / ".corpusmill", 0, dry_run=False)
+    assert "measure 2 (" in collect_garbage(home, 0, dry_run=False)
+    left = {folder: len(list((home / folder).iterdir())) for folder in ("uses", "digests")}
+    assert left["uses"] == before["uses"] - 1 == 2 and 0 < left["digests"] < before["digests"]
+    assert "all of it is used by clean, scrape" in collect_garbage(home, 0, dry_run=False)
 
 
 def test_not_while_a_stage_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -352,12 +352,20 @@ def test_a_manifest_cannot_name_files_elsewhere(folder: Write, s3: Bucket, tmp_p
     whole = s3.files.cat_file(path).decode()
     for changed, sentence in (
         (whole.replace("train/part-0.txt", "../../evil"), "names '../../evil', which is no file of a folder"),
-        (whole.replace('"size"', '"length"'), "manifest.json is damaged: publish the folder again"),
+        (whole.replace('"size"', '"length"'), "manifest.json is damaged: put a former version of it there"),
+        (whole[:-20], "manifest.json is damaged"),
+        (whole[:3], "manifest.json is damaged"),
+        ("", "manifest.json is damaged"),
         (whole.replace('"corpusmill": 1', '"corpusmill": 2'), "is of another corpusmill"),
     ):
         s3.files.pipe_file(path, changed.encode())
         with pytest.raises(UserError, match=sentence):
             fetch(s3.address("out"), s3.options, tmp_path / "reader")
+        if "names" not in sentence:
+            with pytest.raises(UserError, match=sentence):
+                open_target(s3.address("out"), "measure", s3.options)
+    s3.files.pipe_file(path, b'[{"name": "an app"}]')  # of somebody else's
+    assert fetch(s3.address("out"), s3.options, tmp_path / "reader").is_dir()
 
 
 def test_other_peoples_files_are_left_alone(here: Path, s3: Bucket, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,12 @@ class Budget:
             return np.empty(shape, dtype)
         self.files += 1
         path = self.folder / f"array-{self.files}"
-        with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, and would be a crash later
+        path.touch()
+        take_room(path, size)
         return np.memmap(path, dtype, "r+", shape=shape)
+
+
+def take_room(path: Path, size: int) -> None:
+    """Have the disk set a file's bytes aside before it is mapped: a full one is an OSError here, and a crash later."""
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, size)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from numba import njit
 
 from corpus.dedup.bands import least_agreement
-from corpus.dedup.memory import Budget
+from corpus.dedup.memory import Budget, take_room
 from corpus.dedup.shingles import Signatures
 from corpus.dedup.star import Indices, ShingleSets, Star, greedy_star, hash_bands
 from corpus.executor import Workers, run_tasks
@@ -55,6 +55,7 @@ def partitioned_star(
     count = len(signatures)
     np.save(folder / "signatures.npy", signatures)
     keys = np.lib.format.open_memmap(folder / "keys.npy", "w+", np.int32, (thresholds.bands, count))
+    take_room(folder / "keys.npy", (folder / "keys.npy").stat().st_size)
     hash_bands(signatures, thresholds.rows, keys)
     keys.flush()
     leaders = _leaders(count, thresholds, folder, crew)

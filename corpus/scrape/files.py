@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from fastwarc.stream_io import Lz4Reader, ZstdReader
 
-from corpus.errors import StageError, UserError
+from corpus.errors import StageError, UserError, is_panic
 from corpus.storage import stamp_of
 from corpus.storage_errors import is_missing, refusal, shown
 from corpus.storage_options import connect
@@ -312,11 +312,11 @@ class _Raw(io.RawIOBase):
 
 @contextlib.contextmanager
 def rust_errors() -> Iterator[None]:
-    """Turn what fastwarc cannot recover from into OSError: it is no Exception, and has no name to import."""
+    """Turn what fastwarc cannot recover from into OSError."""
     try:
         yield
     except BaseException as error:
-        if type(error).__name__ != "PanicException":
+        if not is_panic(error):
             raise
         raise OSError(str(error)[:200]) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +14,9 @@ import pyarrow.parquet as pq
 from corpus.answers import answers as answers_of_models
 from corpus.documents import document_id
 from corpus.errors import UserError
-from corpus.locks import locked_output
+from corpus.locks import locked
 from corpus.params import Forget
-from corpus.scrape.buckets import remove_segments, scrape_lock
+from corpus.scrape.buckets import remove_segments
 from corpus.scrape.crawl_cache import forget as forget_answers
 from corpus.scrape.urls import normalise_url
 
@@ -65,13 +64,14 @@ def forgotten(row: Row) -> dict[str, Any]:
 def purge(run_home: Path, data: Path, forget: Forget) -> str:
     """Remove forgotten documents from what outlives a run: finished parts, spilled sources, answers of the web.
 
-    What was generated from them goes too, and what killed runs left half written. The rest of `data` is only read, to
+    What was generated from them goes too, what killed runs left half written, and all that was fetched from object
+    storage, which is fetched again. The rest of `data` is only read, to
     learn which ids the URLs and patterns mean: `dvc repro` builds it again. Returns a sentence on what was removed and
-    what is left to do. Raises UserError where nothing is named, or a run is writing what is to be removed.
+    what is left to do. Raises UserError where nothing is named, or a stage is running.
     """
     if not (forget.ids or forget.urls or forget.patterns):
         raise UserError("forget in params.yaml names nothing: write ids, urls or patterns under it")
-    with scrape_lock(run_home):
+    with locked(run_home / "locks" / "store.lock", run_home):  # alone: every stage that runs holds it as well
         return _purge(run_home, data, forget)
 
 
@@ -100,7 +100,8 @@ def _purge(run_home: Path, data: Path, forget: Forget) -> str:
     for rows in run_home.glob("checkpoints/*/*/not-finite-*.json"):  # a training that broke left its documents' tokens
         rows.unlink(missing_ok=True)
     spilled = remove_segments(run_home / "scrape")
-    shutil.rmtree(run_home / "scrape", ignore_errors=True)
+    for folder in ("scrape", "remote", "augment"):
+        shutil.rmtree(run_home / folder, ignore_errors=True)
     translated = 0
     if (run_home / "answers.sqlite").exists():
         with answers_of_models(run_home / "answers.sqlite") as cache:
@@ -129,23 +130,8 @@ def _purge(run_home: Path, data: Path, forget: Forget) -> str:
 
 def _remove_half_written(run_home: Path, data: Path) -> None:
     """Remove the folders of killed runs: whether a forgotten document is in them cannot be told."""
-    for partial in run_home.glob("parts/*/*.partial"):
-        if not _is_running(partial.name.split(".")[-2]):
-            shutil.rmtree(partial, ignore_errors=True)
-    for partial in data.glob(".*.partial"):
-        output = data.resolve() / partial.name.removeprefix(".").removesuffix(".partial")
-        with locked_output(output):
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _is_running(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+    for partial in [*run_home.glob("parts/*/*.partial"), *data.glob(".*.partial")]:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _column_pairs(path: Path, column: str) -> Iterator[tuple[str, Any]]:

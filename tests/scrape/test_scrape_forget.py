@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,8 @@ from test_scrape_stage import jsonl, scrape, write_lines
 import corpus.locks
 from corpus.documents import document_id
 from corpus.errors import UserError
-from corpus.locks import locked_output
+from corpus.locks import locked
 from corpus.params import Forget
-from corpus.scrape.buckets import scrape_lock
 from corpus.scrape.crawl_cache import Cache
 from corpus.scrape.forget import forgetter, forgotten, purge, url_forgetter
 
@@ -98,25 +94,20 @@ def test_a_page_is_known_by_its_id_and_by_any_spelling_of_its_url() -> None:
     assert not by_url({"id": "1", "url": "no address"})
 
 
-def test_purge_removes_what_killed_runs_left_and_nothing_of_those_that_run(
+def test_purge_removes_what_killed_runs_left_and_what_was_fetched_but_not_while_a_stage_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, data = tmp_path / "home", tmp_path / "data"
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    left = [home / f"parts/clean/key.{ended.pid}.partial", data / ".clean.partial"]
-    at_work = home / f"parts/clean/key.{os.getpid()}.partial"
-    for folder in (*left, at_work):
+    left = [home / "parts/clean/.key.1.2.partial", data / ".clean.partial", home / "remote/objects", home / "augment/1"]
+    for folder in left:
         folder.mkdir(parents=True)
-    purge(home, data, Forget(ids=["1"]))
-    assert not any(folder.exists() for folder in left) and at_work.exists()
     monkeypatch.setattr(corpus.locks, "LOCK_SECONDS", 0.1)
-    left[1].mkdir()
-    with locked_output((data / "clean").resolve()), pytest.raises(UserError, match="clean is being written"):
+    running = locked(home / "locks" / "store.lock", home, shared=True)
+    with running, pytest.raises(UserError, match="home is being written by another run"):
         purge(home, data, Forget(ids=["1"]))
-    with scrape_lock(home), pytest.raises(UserError, match="scrape is being written by another run"):
-        purge(home, data, Forget(ids=["1"]))
-    assert left[1].exists()
+    assert all(folder.exists() for folder in left)
+    purge(home, data, Forget(ids=["1"]))
+    assert not any(folder.exists() for folder in left)
 
 
 def _entry(home: Path, stage: str, key: str, **columns: list[Any]) -> Path:
