@@ -18,7 +18,8 @@ PROJECT = Path(__file__).parent.parent
 GRAPH = yaml.safe_load((PROJECT / "dvc.yaml").read_text("utf-8"))["stages"]
 FRAME = {
     *("documents", "stage", "executor", "params", "sources", "cli", "errors", "reasons", "answers", "progress"),
-    *("addresses", "cluster", "locks", "publish", "storage", "storage_errors", "storage_options", "yaml_files"),
+    *("addresses", "cluster", "files", "locks", "publish", "storage", "storage_errors", "storage_options", "store"),
+    "yaml_files",
 }
 
 

@@ -63,10 +63,11 @@ def failures(batch: pl.DataFrame, limits: Limits) -> pl.DataFrame:
     number = [np.empty(0, np.intp)]  # of the limit
     for language, own in limits.items():
         mine = pl.col("kept").fill_null(False) & (pl.col("lang") == language)
-        documents = numbered.filter(mine).select("row", *{limit.signal for limit in own}).collect()
+        signals = [pl.col(signal).cast(pl.Float64) for signal in {limit.signal for limit in own}]
+        documents = numbered.filter(mine).select("row", *signals).collect()
         own_rows = documents["row"].to_numpy()
         for limit in own:
-            value = documents[limit.signal].cast(pl.Float64).to_numpy()  # null becomes NaN, which is beyond nothing
+            value = documents[limit.signal].to_numpy()  # null becomes NaN, which is beyond nothing
             beyond = np.flatnonzero(value < limit.bound if limit.side == "min" else value > limit.bound)
             rows.append(own_rows[beyond])
             values.append(value[beyond])
