@@ -37,7 +37,7 @@ PROJECT = Path(__file__).parent.parent
 STAGES = ("scrape", "clean", "measure", "perplexity", "dedup", "filter", "split", "augment", "shard", "pack")
 NOT_MEASURED = {"perplexity": "reference", "pack": "base"}  # run before; they do not depend on the corpus
 FILE_BYTES = 50_000_000
-DEDUP_MB = 300  # what arrays may take before they are mapped: by default more than small corpora need
+DEDUP_MB = 64  # what arrays may take before they are mapped: by default more than such corpora need
 COPIES = 50  # one document in so many is a copy, and one a near copy
 SENTENCE = re.compile(r".+?(?:[.!?]+(?=\s)|[。！？]+|\n|$)\s*")
 

@@ -44,12 +44,16 @@ class Column:
             self._mapped = np.memmap(self._file, self._dtype, "r", shape=(self._length,))
         return self._mapped
 
-    def fetch(self, starts: Numbers, sizes: Numbers) -> None:
-        """Have the system read some stretches at once: mapped, each page missed brings up to megabytes around it."""
+    def stretches(self, starts: Numbers, sizes: Numbers) -> npt.NDArray[Any]:
+        """The numbers of some stretches of the file, one after another."""
+        self._file.flush()
+        file, each = self._file.fileno(), self._dtype.itemsize
+        wanted = list(zip((starts * each).tolist(), (sizes * each).tolist(), strict=True))
+        # Mapped, each page that is missed would bring megabytes around it; asked for first, all are read at once.
         if hasattr(os, "posix_fadvise"):
-            bytes_each = self._dtype.itemsize
-            for start, size in zip((starts * bytes_each).tolist(), (sizes * bytes_each).tolist(), strict=True):
-                os.posix_fadvise(self._file.fileno(), start, size, os.POSIX_FADV_WILLNEED)
+            for start, size in wanted:
+                os.posix_fadvise(file, start, size, os.POSIX_FADV_WILLNEED)
+        return np.frombuffer(b"".join(os.pread(file, size, start) for start, size in wanted), self._dtype)
 
 
 class Block(NamedTuple):
@@ -116,10 +120,7 @@ class StoredPieces:
     def read(self, block: Block) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
         """The tokens of some pieces one after another, and which of them are learned."""
         first = self._bounds.values()[block.places]
-        for column in (self._tokens, self._learned):
-            column.fetch(first, block.sizes)
-        at = np.repeat(first - np.cumsum(block.sizes) + block.sizes, block.sizes) + np.arange(block.sizes.sum())
-        return self._tokens.values()[at], self._learned.values()[at]
+        return self._tokens.stretches(first, block.sizes), self._learned.stretches(first, block.sizes)
 
     def pieces(self) -> Iterator[Piece]:
         """One piece after another, read as they are asked for."""
