@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from corpus import __version__
 from corpus.errors import StageError, UserError, is_lack_of_memory
-from corpus.executor import default_workers, die_with_parent
+from corpus.executor import default_workers, die_with_parent, end_quickly
 
 if TYPE_CHECKING:
     from corpus.params import Params, StageName
@@ -449,6 +449,7 @@ def summary(run: Run, metrics: Metrics, seconds: float, size: int, output: str) 
 
 def guarded(action: Callable[[], None]) -> int:
     """Call the action; turn our errors into one sentence on standard error and an exit code."""
+    end_quickly()
     try:
         action()
     except UserError as error:

@@ -5,9 +5,11 @@ The results are the same whichever runs them; only the order in which they come 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
+import gc
 import multiprocessing
 import os
 import signal
@@ -125,9 +127,19 @@ def die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def end_quickly() -> None:
+    """Spare this process a last search for garbage: what it holds goes with it, and the search takes 0.3 s."""
+    atexit.register(gc.freeze)
+
+
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Never fork: Polars and numba hold threads and locks that a forked child inherits in an unknown state.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=die_with_parent)
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin_worker)
+
+
+def _begin_worker() -> None:
+    die_with_parent()
+    end_quickly()
 
 
 @contextlib.contextmanager
