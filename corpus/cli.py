@@ -438,7 +438,9 @@ def summary(run: Run, metrics: Metrics, seconds: float, size: int, output: str) 
     reasons = sorted(metrics.get("dropped_by_reason", {}).items(), key=lambda item: -item[1])[:3]
     named = ", ".join(f"{reason} {count:,}" for reason, count in reasons if count)
     speed = f", {worked_on / seconds:,.0f} rows/s" if worked_on and seconds else ""
-    speed += f", {size / 1e6 / seconds:.3g} MB/s" if size and seconds and not stored else ""
+    if size and seconds and not stored:
+        megabytes = size / 1e6 / seconds
+        speed += f", {megabytes:,.0f} MB/s" if megabytes >= 100 else f", {megabytes:.3g} MB/s"
     took = f"{seconds:.1f} s{speed}"
     notes = list(metrics.get("notes", []))
     if rows["in"] and not rows["kept"]:
